@@ -1,0 +1,1 @@
+"""Clients know only the wire: see PROTOCOL.md. Nothing here imports `engine` or `models`."""
