@@ -1,11 +1,13 @@
 """The seam behind which mel → voice → landmarks → renderer run, batched over sessions. No torch is named here.
 
-A backend is a module with `open(packages, slots) -> Runtime`. One thread calls `step`; it never runs twice at once.
+A backend is a module with `open(packages, slots, lookahead=None) -> Runtime`. One thread calls `step`; it never runs
+twice at once.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -78,6 +80,8 @@ class Out:
     mesh: Floats | None = None  # [468, 3]
     roi: Roi | None = None
     stage_seconds: Mapping[str, float] | None = None
+    held: bool = False
+    """This answer was not sane; it is the last good one of the slot again, and the slot starts from silence."""
 
 
 class Runtime(Protocol):
@@ -91,3 +95,11 @@ class Runtime(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class OpenRuntime(Protocol):
+    """What a backend's module exports as `open`."""
+
+    def __call__(self, packages: Sequence[Path], slots: int, lookahead: int | None = None) -> Runtime:
+        """Load the packages (directories) and allocate everything for `slots` sessions; `lookahead` overrides K."""
+        ...
