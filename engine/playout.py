@@ -10,7 +10,6 @@ much, and sound and picture stay one value all along.
 """
 
 from collections import deque
-from dataclasses import dataclass
 
 from models.rates import CHUNK_SECONDS
 
@@ -22,15 +21,13 @@ GRACE_SECONDS = 0.030
 """How far behind the beat a picture may be before the one before it is repeated."""
 
 
-@dataclass(slots=True)
 class Playout:
     """The beat of one session. `position` counts moments; times are seconds of one clock."""
 
-    grace: float = GRACE_SECONDS
-    on_time: int = 0
-    repeated: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+        self.grace = grace
+        self.on_time = 0
+        self.repeated = 0
         self._offsets: deque[float] = deque(maxlen=WINDOW)
         self._beat: float | None = None
 
