@@ -1,5 +1,6 @@
 """Moments leave on a beat that follows what is ready, and never queue up."""
 
+import itertools
 import random
 
 import pytest
@@ -53,8 +54,8 @@ def test_jitter_is_smoothed_up_to_the_quantile() -> None:
     dice = random.Random(1)
     lateness = [abs(dice.gauss(0.010, 0.004)) for _ in range(500)]
     times = played(Playout(), lateness)[WINDOW:]
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-    raw = [CHUNK_SECONDS + b - a for a, b in zip(lateness[WINDOW:], lateness[WINDOW + 1 :], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    raw = [CHUNK_SECONDS + b - a for a, b in itertools.pairwise(lateness[WINDOW:])]
     spread = sum(abs(g - CHUNK_SECONDS) for g in gaps) / len(gaps)
     assert spread < 0.5 * sum(abs(g - CHUNK_SECONDS) for g in raw) / len(raw)
 
