@@ -1,4 +1,4 @@
-"""How often, and how much: token buckets per address, per token and for everybody. Pure: time is an argument, in seconds."""
+"""How often, and how much: token buckets per address, per token, for everybody. Pure: time is an argument (seconds)."""
 
 import ipaddress
 import math
@@ -42,7 +42,7 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for every key, of bounded number: a flood of new keys evicts the oldest, it does not grow the process."""
+    """A bucket for every key, of bounded number: a flood of new keys evicts the oldest and the process stays small."""
 
     def __init__(self, rate: Rate, most: int = 10_000) -> None:
         self.rate = rate

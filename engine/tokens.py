@@ -1,7 +1,8 @@
-"""Who may do what to which session: signed tokens, and the credentials of a TURN server. Pure: the wall clock is an argument.
+"""Who may do what to which session: signed tokens, and the credentials of a TURN server. Pure: time is an argument.
 
-A token is `lf1.BODY.SIGNATURE`, base64url, signed with HMAC-SHA256. There is no algorithm field to lie in. It is bound to one session
-and one role, must be joined with within a minute and once only, and speaks for its session until it expires.
+A token is `lf1.BODY.SIGNATURE`, base64url, signed with HMAC-SHA256. There is no algorithm field to lie in. It is bound
+to one session and one role, must be joined with within a minute and once only, and speaks for its session until it
+expires.
 """
 
 import base64
@@ -21,7 +22,7 @@ TOKEN_SECONDS: Final = 3600.0
 TOKEN_LENGTH_MOST: Final = 512
 
 
-class TokenRefused(ValueError):
+class TokenError(ValueError):
     """The token does not open this door; the message says why and may be shown to whoever holds it."""
 
 
@@ -67,29 +68,29 @@ class Mint:
         return f"{signed}.{_encode(self._sign(signed))}"
 
     def read(self, token: str, now: float, session_id: str | None = None) -> Grant:
-        """The grant of a token that is genuine, in date and (when asked) of this session; TokenRefused otherwise."""
+        """The grant of a token that is genuine, in date and (when asked) of this session; TokenError otherwise."""
         prefix, dot, rest = token.partition(".")
         body, dot, signature = rest.partition(".")
         if len(token) > TOKEN_LENGTH_MOST or prefix != PREFIX or not dot:
-            raise TokenRefused("this is not a session token")
+            raise TokenError("this is not a session token")
         # The signature is checked before the body is parsed: nothing a stranger wrote reaches the JSON reader.
         if not hmac.compare_digest(_encode(self._sign(f"{prefix}.{body}")).encode(), signature.encode()):
-            raise TokenRefused("the token's signature is wrong")
+            raise TokenError("the token's signature is wrong")
         grant = _grant(body)
         if now >= grant.expires_at:
-            raise TokenRefused("the token has expired")
+            raise TokenError("the token has expired")
         if session_id is not None and grant.session_id != session_id:
-            raise TokenRefused("the token belongs to another session")
+            raise TokenError("the token belongs to another session")
         return grant
 
     def join(self, token: str, now: float, session_id: str | None = None) -> Grant:
         """As `read`, once per token and within its minute: what opens a media connection."""
         grant = self.read(token, now, session_id)
         if now >= grant.join_by:
-            raise TokenRefused("the token was not used in time; ask for a new session")
+            raise TokenError("the token was not used in time; ask for a new session")
         self._joined = {nonce: until for nonce, until in self._joined.items() if until > now}
         if grant.nonce in self._joined:
-            raise TokenRefused("the token has been used already")
+            raise TokenError("the token has been used already")
         self._joined[grant.nonce] = grant.join_by
         return grant
 
@@ -127,4 +128,4 @@ def _grant(body: str) -> Grant:
         role: Role = "view" if said["r"] == "view" else "own"
         return Grant(str(said["s"]), role, str(said["n"]), float(said["j"]), float(said["e"]))
     except (binascii.Error, ValueError, KeyError, TypeError) as wrong:
-        raise TokenRefused("the token cannot be read") from wrong
+        raise TokenError("the token cannot be read") from wrong

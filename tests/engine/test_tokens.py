@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tokens import Mint, TokenRefused, same, turn_credentials
+from engine.tokens import Mint, TokenError, same, turn_credentials
 
 NOW = 1_800_000_000.0
 SECRET = b"a secret of the test, 32 bytes ok"
@@ -23,25 +23,25 @@ def mint() -> Mint:
 def test_a_token_speaks_for_its_session_until_it_expires(mint: Mint) -> None:
     token = mint.issue("alice", NOW)
     assert mint.read(token, NOW + 3599, "alice").session_id == "alice"
-    with pytest.raises(TokenRefused, match="expired"):
+    with pytest.raises(TokenError, match="expired"):
         mint.read(token, NOW + 3600, "alice")
 
 
 def test_s2_a_token_of_another_session_is_refused(mint: Mint) -> None:
-    with pytest.raises(TokenRefused, match="another session"):
+    with pytest.raises(TokenError, match="another session"):
         mint.read(mint.issue("alice", NOW), NOW, "bob")
 
 
 def test_s2_a_replayed_token_joins_only_once(mint: Mint) -> None:
     token = mint.issue("alice", NOW)
     assert mint.join(token, NOW + 1, "alice").role == "own"
-    with pytest.raises(TokenRefused, match="used already"):
+    with pytest.raises(TokenError, match="used already"):
         mint.join(token, NOW + 2, "alice")
     assert mint.read(token, NOW + 2, "alice")  # it still speaks for the session that it opened
 
 
 def test_s2_a_token_that_nobody_used_within_a_minute_opens_nothing(mint: Mint) -> None:
-    with pytest.raises(TokenRefused, match="in time"):
+    with pytest.raises(TokenError, match="in time"):
         mint.join(mint.issue("alice", NOW), NOW + 60, "alice")
 
 
@@ -62,12 +62,12 @@ def test_s2_alg_none_is_not_a_thing_that_can_be_said(mint: Mint) -> None:
         f"lf1.{body}",
         f"lf1.{part({'alg': 'none'})}.{body}.",
     ):
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenError):
             mint.read(forged, NOW, "alice")
 
 
 def test_a_token_of_another_server_is_refused(mint: Mint) -> None:
-    with pytest.raises(TokenRefused, match="signature"):
+    with pytest.raises(TokenError, match="signature"):
         mint.read(Mint(SECRET[::-1]).issue("alice", NOW), NOW, "alice")
 
 
@@ -78,7 +78,7 @@ def test_a_short_secret_is_not_accepted() -> None:
 
 @given(st.text(max_size=600))
 def test_whatever_is_sent_as_a_token_is_refused_and_nothing_else_happens(text: str) -> None:
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenError):
         Mint(SECRET).read(text, NOW)
 
 
@@ -87,7 +87,7 @@ def test_a_token_with_one_changed_byte_is_refused(where: int, change: int) -> No
     mint = Mint(SECRET)
     token = bytearray(mint.issue("alice", NOW).encode())
     token[where % len(token)] ^= change
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenError):
         mint.read(token.decode("latin-1"), NOW, "alice")
 
 
