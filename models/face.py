@@ -12,6 +12,122 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
+# --- Points ----------------------------------------------------------------------------------------------------------
+
+
+def _points(*indices: int) -> Indices:
+    array = np.array(indices, np.int64)
+    array.setflags(write=False)  # shared by everyone
+    return array
+
+
+def _joined(*sets: Indices) -> Indices:
+    return _points(*np.concatenate(sets).tolist())
+
+
+# Rings run from the person's right corner over the upper lip to the left corner, and back below.
+LIPS_OUTER: Final = _points(
+    *(61, 185, 40, 39, 37, 0, 267, 269, 270, 409),
+    *(291, 375, 321, 405, 314, 17, 84, 181, 91, 146),
+)
+LIPS_INNER: Final = _points(
+    *(78, 191, 80, 81, 82, 13, 312, 311, 310, 415),
+    *(308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
+)
+LIPS: Final = _joined(LIPS_OUTER, LIPS_INNER)
+"""MediaPipe's 40 lip points: what every lip metric is taken over."""
+
+INNER_UPPER: Final = 13
+INNER_LOWER: Final = 14
+"""The middle of the inner lips: their distance is the opening of the mouth."""
+MOUTH_CORNERS: Final = (61, 291)
+
+CHIN: Final = 152
+JAW_LINE: Final = _points(132, 58, 172, 136, 150, 149, 176, 148, CHIN, 377, 400, 378, 379, 365, 397, 288, 361)
+"""The lower face oval from the right ear to the left, chin in the middle, to be drawn as one line."""
+JAW: Final = _points(*(int(i) for i in JAW_LINE if i != CHIN))
+"""The same without the chin, which travels with the lips."""
+
+TEMPLES: Final = _points(162, 127, 234, 93, 323, 454, 356, 389)
+"""Where the face oval rises beside the eyes."""
+
+BROW_RIGHT: Final = _points(70, 63, 105, 66, 107, 46, 53, 52, 65, 55)
+BROW_LEFT: Final = _points(336, 296, 334, 293, 300, 285, 295, 282, 283, 276)
+"""Upper edge, then lower edge, each from the right of the face to its left as far as the picture shows it."""
+
+# Eyes are rings from the right corner over the upper lid to the left corner, and back below.
+EYE_RIGHT: Final = _points(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+EYE_LEFT: Final = _points(362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382)
+IRIS_RIGHT: Final = _points(468, 469, 470, 471, 472)
+IRIS_LEFT: Final = _points(473, 474, 475, 476, 477)
+"""Centre, then four points of the rim; only in the 478."""
+EYE_CORNERS: Final = (33, 263)
+"""The outer ones. Their distance is the unit of every metric."""
+
+NOSE_RIDGE: Final = _points(168, 6, 197, 195, 5, 4, 1)
+NOSE_BASE: Final = _points(64, 98, 97, 2, 326, 327, 294)
+
+NOSE_POSE: Final = _points(168, 98, 327)
+"""The first paper's pose is three nose points; it does not say which. These span the head's rotation, and speech moves
+them least: the root between the eyes, and the outer end of each nostril."""
+
+# IP-LAP divides 131 points into 41 lip, 16 jaw and 74 pose points and names none of them. Lips and jaw line are
+# MediaPipe's 40 and 17 together, so one of the 17 counts with the lips: the chin, which follows the lower lip.
+HOUSE_LIPS: Final = slice(0, 41)
+HOUSE_JAW: Final = slice(41, 57)
+HOUSE_SPOKEN: Final = slice(0, 57)
+"""Lips and jaw: what a landmark network predicts."""
+HOUSE_UPPER: Final = slice(57, 131)
+"""The pose points: what a landmark network is told."""
+
+HOUSE: Final = _joined(
+    *(LIPS, _points(CHIN)),
+    JAW,
+    *(TEMPLES, BROW_RIGHT, BROW_LEFT, EYE_RIGHT, EYE_LEFT, NOSE_RIDGE, NOSE_BASE),
+)
+"""[131]: the landmarks that travel, as indices of the 478."""
+
+RIGID: Final = _points(
+    *(33, 133, 362, 263),
+    *(168, 6, 197, 195, 5),
+    *(9, 8, 151, 10),
+    *(54, 284, 21, 251, 162, 389, 127, 356),
+    *(122, 351, 193, 417),
+)
+"""Upper-face points that neither speech nor brows nor lids move: what the head's pose is fitted to."""
+
+DLIB_JAW: Final = _points(127, 234, 93, 132, 58, 136, 150, 176, CHIN, 400, 379, 365, 288, 361, 323, 454, 356)
+DLIB: Final = _joined(
+    DLIB_JAW,
+    _points(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
+    _points(168, 197, 5, 4, 98, 97, 2, 326, 327),
+    _points(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
+    _points(61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
+)
+"""[68]: the points of the 478 that resemble dlib's, in dlib's order, as the first paper chose its own."""
+
+DLIB_LIPS: Final = slice(48, 68)
+"""The first paper's 20 lip points, its "mouth"; the other 48 are what it is told."""
+
+# Zheng et al. generate 20 mouth and 9 jaw points of the 68, and are told the 8 of the jaw line above them: the cheeks.
+CHEEKS: Final = _joined(DLIB_JAW[:4], DLIB_JAW[13:])
+DLIB_LOWER_JAW: Final = slice(4, 13)
+
+
+def _places(points: Indices, within: Indices) -> Indices:
+    """Where each of `points` stands in `within`; each must be there."""
+    at = {int(index): place for place, index in enumerate(within)}
+    return _points(*(at[int(index)] for index in points))
+
+
+DLIB_IN_HOUSE: Final = _places(DLIB, HOUSE)
+"""[68]: HOUSE holds all of them, so that no lift is needed to measure in the first paper's set."""
+LIPS_IN_HOUSE: Final = _places(LIPS, HOUSE)
+JAW_LINE_IN_HOUSE: Final = _places(JAW_LINE, HOUSE)
+NOSE_POSE_IN_HOUSE: Final = _places(NOSE_POSE, HOUSE)
+CHEEKS_IN_HOUSE: Final = _places(CHEEKS, HOUSE)
+
+
 # --- Expressions -----------------------------------------------------------------------------------------------------
 
 ARKIT_52: Final[tuple[str, ...]] = (

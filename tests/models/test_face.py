@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from models import face
+from models import face, rates
 
 
 def one(name: str, names: tuple[str, ...] = face.ARKIT_52) -> np.ndarray:
@@ -79,3 +79,49 @@ def test_tables_are_linear_and_do_not_touch_their_input() -> None:
 def test_imports_without(forbidden: str) -> None:
     script = f"import sys; sys.modules[{forbidden!r}] = None; import models.face"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def edges_of(line: np.ndarray, closed: bool) -> set[frozenset[int]]:
+    ends = np.roll(line, -1) if closed else line[1:]
+    return {frozenset((int(a), int(b))) for a, b in zip(line, ends, strict=False)}
+
+
+def test_house_is_the_published_division_and_nothing_twice() -> None:
+    assert face.HOUSE.shape == (rates.POINTS,)
+    assert len(set(face.HOUSE.tolist())) == 131
+    assert [len(face.HOUSE[part]) for part in (face.HOUSE_LIPS, face.HOUSE_JAW, face.HOUSE_UPPER)] == [41, 16, 74]
+    assert len(face.HOUSE[face.HOUSE_SPOKEN]) == 57
+
+
+def test_rings_and_lines_run_along_mediapipes_own() -> None:
+    theirs = pytest.importorskip("mediapipe.python.solutions.face_mesh_connections")
+    lips = {frozenset(edge) for edge in theirs.FACEMESH_LIPS}
+    assert edges_of(face.LIPS_OUTER, closed=True) | edges_of(face.LIPS_INNER, closed=True) == lips
+    assert edges_of(face.JAW_LINE, closed=False) <= {frozenset(edge) for edge in theirs.FACEMESH_FACE_OVAL}
+    for ring, eye in ((face.EYE_RIGHT, theirs.FACEMESH_RIGHT_EYE), (face.EYE_LEFT, theirs.FACEMESH_LEFT_EYE)):
+        assert edges_of(ring, closed=True) == {frozenset(edge) for edge in eye}
+    for brow, edge in (
+        (face.BROW_RIGHT, theirs.FACEMESH_RIGHT_EYEBROW),
+        (face.BROW_LEFT, theirs.FACEMESH_LEFT_EYEBROW),
+    ):
+        assert set(brow.tolist()) == {point for pair in edge for point in pair}
+
+
+def test_the_68_travel_within_house() -> None:
+    assert face.DLIB.shape == (68,)
+    assert len(set(face.DLIB.tolist())) == 68
+    np.testing.assert_array_equal(face.HOUSE[face.DLIB_IN_HOUSE], face.DLIB)
+    np.testing.assert_array_equal(face.HOUSE[face.LIPS_IN_HOUSE], face.LIPS)
+    np.testing.assert_array_equal(face.HOUSE[face.NOSE_POSE_IN_HOUSE], face.NOSE_POSE)
+    assert set(face.DLIB[face.DLIB_LIPS].tolist()) <= set(face.LIPS.tolist())
+    assert set(face.CHEEKS.tolist()) | set(face.DLIB[face.DLIB_LOWER_JAW].tolist()) == set(face.DLIB_JAW.tolist())
+
+
+def test_rigid_points_do_not_speak() -> None:
+    moving = {*face.LIPS.tolist(), *face.JAW_LINE.tolist(), *face.BROW_LEFT.tolist(), *face.BROW_RIGHT.tolist()}
+    assert not moving & set(face.RIGID.tolist())
+
+
+def test_shared_tables_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        face.HOUSE[0] = 1
