@@ -1,4 +1,4 @@
-"""The values that travel through the engine. All frozen; every pts counts 48 kHz samples of the session's own timeline."""
+"""The values that travel through the engine. All frozen; every pts counts 48 kHz samples of the session's timeline."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,0 +1,274 @@
+"""One session, followed: listen → move → paint → play. Read this file first.
+
+    push_audio ─→ Listener ─→ Seat.hear ─→ (mel → voice → landmarks → renderer, in the worker) ─→ Moment ─→ outlets
+                  which 40 ms   a future                                                          Playout: when
+
+Chunks get positions 0, 1, 2 … on the session's timeline; a moment's pts is its position in 48 kHz samples. The step
+that hears chunk n answers for chunk n - K, so the moment at position m holds the sound of chunk m and the answer to
+chunk m + K: sound waits for its picture, and neither can be dated without the other.
+
+What can go wrong has one answer each:
+- a picture is late: the newest one there is goes out with this moment's date; the late one is skipped;
+- the worker is lost: the loop's own picture goes out with the sound until it is back;
+- an interrupt: every position that was on its way keeps its place in time but loses its sound, and the mouth is mixed
+  towards the loop's resting one over CLOSING_MOMENTS; answers of the old epoch are dropped where they arrive.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from engine.clock import Clock
+from engine.listener import Listened, Listener, Pacing
+from engine.media import Floats, Heard, Moment
+from engine.picture import lay, loop_index, towards_loop
+from engine.playout import Playout
+from engine.worker import Seat, SeatBusy, WorkerLost
+from models.rates import BLENDSHAPES, CHUNK, CHUNK_SECONDS, HEARD_CHUNK, HEARD_RATE
+from models.runtime import Out, Roi, Wants
+
+CLOSING_MOMENTS = 2
+"""Moments in which a mouth that was cut off comes to rest: 80 ms."""
+
+FADE_SAMPLES = HEARD_RATE // 100
+"""10 ms: what is cut off mid-word fades, it does not click."""
+
+FIRST_PATIENCE_SECONDS = 0.25
+"""How long the very first picture is waited for, before any beat is known."""
+
+FILE_FLIGHT = 6
+"""Chunks on their way to the worker when no clock paces them."""
+
+SILENCE = np.zeros(CHUNK, dtype=np.float32)
+QUIET = np.zeros(HEARD_CHUNK, dtype=np.int16)
+
+
+class Coming:
+    """A moment on its way: its sound is there, its picture is not yet."""
+
+    __slots__ = ("answer", "listened", "position", "voided")
+
+    def __init__(self, position: int, listened: Listened, answer: "asyncio.Future[Out]") -> None:
+        self.position = position
+        self.listened = listened
+        self.answer = answer
+        """Resolved when chunk `position + K` was answered."""
+        self.voided = False
+
+
+class Pipeline:
+    """The flow of one session. `deliver` is called with every moment, on its beat, in order, once."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        clock: Clock,
+        listener: Listener,
+        deliver: Callable[[Moment, Listened], Awaitable[None]],
+        wants: Callable[[], Wants],
+    ) -> None:
+        self.seat = seat
+        self.card = seat.card
+        self.clock = clock
+        self.listener = listener
+        self.playout = Playout()
+        self._deliver = deliver
+        self._wants = wants
+        self._coming: deque[Coming] = deque()
+        self._asked: deque[Coming] = deque()  # those whose answering chunk has not been heard yet
+        self._steps = 0
+        self._arrived = asyncio.Event()  # something new for the listener
+        self._more = asyncio.Event()  # something new for the player
+        self._flight = asyncio.Semaphore(FILE_FLIGHT)
+        self._reset = True
+        self._finishing = False
+        self._newest: tuple[int, Out] | None = None
+        self._shown: Roi | None = None
+        self._shown_face: Floats | None = None
+        self._closing = 0
+        self._fading: Heard | None = None
+
+    async def run(self) -> None:
+        """Live until cancelled or, for a file, until everything pushed before `finish()` has been delivered."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen(), name="listen")
+            tasks.create_task(self._play(), name="play")
+
+    def notice(self) -> None:
+        """The listener was given something."""
+        self._arrived.set()
+
+    def finish(self) -> None:
+        """Files only: what was pushed is all there is."""
+        self._finishing = True
+        self._arrived.set()
+
+    def interrupt(self) -> list[str]:
+        """Void everything that is on its way, at once. Returns the segments that were cut off."""
+        cut = self.listener.interrupt()
+        coming_on = [coming for coming in self._coming if not coming.voided]
+        segments = [coming.listened.segment_id for coming in coming_on if coming.listened.segment_id]
+        segments += [segment for coming in coming_on for segment in coming.listened.ended]
+        if coming_on:
+            self._fading = coming_on[0].listened.chunk.heard
+        for coming in coming_on:
+            coming.voided = True
+            coming.answer.cancel()
+        if self._shown is not None:
+            self._closing = CLOSING_MOMENTS
+        self._newest = None
+        self._reset = True
+        self._more.set()
+        return list(dict.fromkeys([*segments, *cut]))
+
+    # Listen and move
+
+    async def _listen(self) -> None:
+        while True:
+            # Cleared before taking, so that what is pushed meanwhile is not slept through.
+            self._arrived.clear()
+            for listened in self.listener.take(self.clock.now()):
+                await self._hear(listened)
+            if self._finishing and self.listener.speech_done:
+                for _ in range(self.card.lookahead):
+                    await self._step(SILENCE)
+                self._more.set()
+                return
+            await self._until(self._arrived.wait(), self.listener.wake_at(self.clock.now()))
+
+    async def _hear(self, listened: Listened) -> None:
+        position = listened.chunk.pts // HEARD_CHUNK
+        coming = Coming(position, listened, asyncio.get_running_loop().create_future())
+        coming.answer.add_done_callback(lambda answer: self._answered(coming, answer))
+        self._asked.append(coming)
+        self._coming.append(coming)
+        self._more.set()
+        await self._step(listened.chunk.features)
+
+    async def _step(self, features: Floats) -> None:
+        """Send one chunk to the worker; what comes back is the picture of the moment K chunks before it."""
+        unpaced = self.listener.pacing is Pacing.FILE
+        if unpaced:
+            await self._flight.acquire()
+        self._steps += 1
+        ripe = self._asked.popleft() if self._steps > self.card.lookahead else None
+        position = 0 if ripe is None else ripe.position
+        reset, self._reset = self._reset, False
+        try:
+            heard = self.seat.hear(features, loop_index(position, self.card.frames), self._wants(), reset=reset)
+        except SeatBusy as busy:
+            heard = asyncio.get_running_loop().create_future()
+            heard.set_exception(WorkerLost(str(busy)))
+        heard.add_done_callback(lambda done: self._passed_on(ripe, done, unpaced))
+
+    def _passed_on(self, coming: Coming | None, heard: "asyncio.Future[Out]", unpaced: bool) -> None:
+        if unpaced:
+            self._flight.release()
+        lost = heard.cancelled() or heard.exception() is not None
+        if coming is None or coming.answer.done():
+            return
+        if lost:
+            coming.answer.cancel()
+        else:
+            coming.answer.set_result(heard.result())
+
+    def _answered(self, coming: Coming, answer: "asyncio.Future[Out]") -> None:
+        if answer.cancelled() or coming.voided:
+            return
+        self.playout.ready(coming.position, self.clock.now())
+        if self._newest is None or self._newest[0] < coming.position:
+            self._newest = (coming.position, answer.result())
+
+    # Paint and play
+
+    async def _play(self) -> None:
+        while True:
+            while not self._coming:
+                if self._finishing and self.listener.speech_done:
+                    return
+                self._more.clear()
+                await self._more.wait()
+            coming = self._coming[0]
+            out, repeated = await self._picture(coming)
+            if self.listener.pacing is not Pacing.FILE:
+                due = self.playout.due(coming.position)
+                if due is not None and due > self.clock.now():
+                    await self.clock.sleep_until(due)
+            self._coming.popleft()  # only now: an interrupt while we waited voids this one too
+            moment = self._moment(coming, out, repeated)
+            self.playout.left(repeated)
+            await self._deliver(moment, coming.listened)
+
+    async def _picture(self, coming: Coming) -> tuple[Out | None, bool]:
+        """The answer for a moment, or the newest one there is when its time has come, and whether it is that."""
+        if not coming.voided and not coming.answer.done():
+            if self.listener.pacing is Pacing.FILE:
+                await asyncio.wait([coming.answer])
+            else:
+                give_up = self.playout.give_up(coming.position)
+                if give_up is None:
+                    give_up = self.clock.now() + self.card.lookahead * CHUNK_SECONDS + FIRST_PATIENCE_SECONDS
+                await self._until(asyncio.wait([coming.answer]), give_up)
+        if coming.answer.done() and not coming.answer.cancelled():
+            return coming.answer.result(), False
+        return (None if self._newest is None else self._newest[1]), True
+
+    def _moment(self, coming: Coming, out: Out | None, repeated: bool) -> Moment:
+        chunk = coming.listened.chunk
+        index = loop_index(coming.position, self.card.frames)
+        wants = self._wants()
+        heard, face, points, mesh = chunk.heard, None, None, None
+        roi: Roi | None = None
+        if coming.voided:
+            heard, self._fading = self._faded(), None
+        elif out is not None:
+            roi, face, points, mesh = out.roi, out.face, out.points, out.mesh
+        if self._closing:
+            roi, face = self._closed(index, face)
+        self._shown, self._shown_face = roi, face
+        return Moment(
+            pts=chunk.pts,
+            epoch=self.listener.epoch,
+            heard=heard,
+            speaking=coming.listened.speaking and not coming.voided,
+            picture=lay(self.card, index, roi) if Wants.PICTURE in wants else None,
+            face=face,
+            points=points,
+            mesh=mesh,
+            repeated=repeated and not coming.voided,
+            arrived=0.0 if coming.voided else chunk.arrived,
+            loop_index=index,
+        )
+
+    def _faded(self) -> Heard:
+        if self._fading is None:
+            return QUIET
+        faded = QUIET.copy()
+        ramp = np.linspace(1, 0, FADE_SAMPLES, endpoint=False)
+        faded[:FADE_SAMPLES] = (self._fading[:FADE_SAMPLES] * ramp).astype(np.int16)
+        return faded
+
+    def _closed(self, index: int, face: Floats | None) -> tuple[Roi | None, Floats | None]:
+        """The last shown mouth on its way to rest."""
+        share = 1 / self._closing
+        self._closing -= 1
+        roi = None if self._shown is None or share == 1 else towards_loop(self.card, index, self._shown, share)
+        if face is None and self._shown_face is not None:
+            face = self._shown_face.copy()
+            face[:BLENDSHAPES] *= 1 - share
+        return roi, face
+
+    async def _until(self, waited: Awaitable[object], when: float | None) -> None:
+        """Wait for something, but no longer than until `when` on the session's clock."""
+        task = asyncio.ensure_future(waited)
+        if when is None:
+            await task
+            return
+        alarm = asyncio.ensure_future(self.clock.sleep_until(when))
+        try:
+            await asyncio.wait([task, alarm], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for either in (task, alarm):
+                either.cancel()
