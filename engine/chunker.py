@@ -188,10 +188,12 @@ class Chunker:
         ready, self._ready = self._ready, []
         return ready
 
-    def clear(self, pts: int, epoch: int | None = None) -> None:
-        """Forget all sound, taken or not (an interrupt); go on at the date `pts`, from silence. Counters stay."""
+    def clear(self, pts: int | None = None, epoch: int | None = None) -> None:
+        """Forget all sound, taken or not (an interrupt); go on at the date `pts`, from silence. Without `pts`, at the
+        date of the first chunk not yet taken. Counters stay."""
+        begin = self._ready[0].pts if self._ready else self._pts
         self._ready = []
-        self._begin(pts)
+        self._begin(begin if pts is None else pts)
         if epoch is not None:
             self.epoch = epoch
 
