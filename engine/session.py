@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from engine.channel import Channel, ChannelFullError
+from engine.channel import Channel, ChannelFullError, Full
 from engine.clock import Clock
 from engine.listener import Listened, Listener, Pacing, Sound, SpeechFullError
 from engine.media import Event, Moment
@@ -244,7 +244,7 @@ class Session:
             raise SessionClosedError(f"session {self.id} has ended; open a new one")
 
     def _add_outlet(self, wants: Wants, capacity: int) -> Channel[Moment]:
-        full = "wait" if self.pacing is Pacing.FILE else "drop_oldest"
+        full: Full = "wait" if self.pacing is Pacing.FILE else "drop_oldest"
         channel: Channel[Moment] = Channel(capacity, full, f"outlet of {self.id}")
         self._outlets[channel] = wants
         return channel
