@@ -17,6 +17,10 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
+STAGES = ("features", "landmarks", "render", "place")
+"""What `Out.stage_seconds` may tell apart: sound to features, to landmarks, to a mouth, into the loop frame."""
+
+
 class Wants(Flag):
     """What a row asks for. What nobody wants is not computed."""
 
@@ -71,7 +75,7 @@ class Roi:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Out:
-    """The answer to a row, for the chunk heard K steps before it."""
+    """The answer to a row, for the chunk heard K steps before it. Its arrays are the caller's for good."""
 
     slot: int
     generation: int
@@ -80,6 +84,7 @@ class Out:
     mesh: Floats | None = None  # [468, 3]
     roi: Roi | None = None
     stage_seconds: Mapping[str, float] | None = None
+    """Seconds of the step, shared equally among its rows, by name of `STAGES`."""
     held: bool = False
     """This answer was not sane; it is the last good one of the slot again, and the slot starts from silence."""
 

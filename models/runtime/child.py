@@ -1,0 +1,134 @@
+"""The model's process: `python -m models.runtime.child JSON`, started by `engine/worker.py` alone.
+
+It lives as long as its standard input is open and its parent alive, and as long as the runtime does not raise.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from models.runtime import Out, Runtime
+from models.runtime.choose import open_runtime
+from models.runtime.rings import Rings, card_fields, store_loops
+from models.runtime.sanity import Sane
+from models.runtime.serve import Numbered, serve
+
+PR_SET_PDEATHSIG = 1
+LIFELINE = 0
+"""Standard input: at its end, so ends this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the owner passes on the command line; descriptors are inherited."""
+
+    backend: str
+    packages: list[str]
+    slots: int
+    lookahead: int | None
+    capacity: int  # records in each ring
+    publish_loops: bool
+    parent: int
+    rows_bell: int
+    outs_bell: int
+    ring_memory: int
+    loop_memory: int
+    status: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class RingLink:
+    """Takes rows from the ring when the bell rings, until the lifeline ends."""
+
+    def __init__(self, orders: Orders, rings: Rings, avatars: Sequence[str]) -> None:
+        self._bell = orders.rows_bell
+        self._answered_bell = orders.outs_bell
+        self._rings = rings
+        self._avatars = avatars
+        self._taken = 0
+        self._answered = 0
+        self._poll = select.poll()
+        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(LIFELINE, select.POLLIN | select.POLLHUP)
+
+    def take(self, wait: bool) -> list[Numbered] | None:
+        ready = {descriptor for descriptor, _ in self._poll.poll(None if wait else 0)}
+        if LIFELINE in ready:
+            return None
+        if self._bell not in ready:
+            return []
+        new = os.eventfd_read(self._bell)
+        rows = [self._rings.read_row(self._taken + n, self._avatars) for n in range(new)]
+        self._taken += new
+        return rows
+
+    def answer(self, outs: Sequence[tuple[int, Out]]) -> None:
+        for sequence, out in outs:
+            self._rings.write_out(self._answered, sequence, out)
+            self._answered += 1
+        os.eventfd_write(self._answered_bell, len(outs))
+
+
+def main() -> int:
+    orders = Orders(**json.loads(sys.argv[1]))
+    die_with(orders.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when to end
+    try:
+        runtime, reason = open_runtime(
+            orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
+        )
+    except Exception as error:
+        tell(orders.status, failed=one_line(error))
+        return 1
+    sane = Sane(runtime)
+    try:
+        serve(sane, RingLink(orders, publish(orders, runtime, reason), list(runtime.cards)))
+    except Exception as error:
+        tell(orders.status, lost=one_line(error))
+        return 1
+    sane.close()
+    return 0
+
+
+def publish(orders: Orders, runtime: Runtime, reason: str) -> Rings:
+    """Make the shared memory and say that this process is ready."""
+    cards = list(runtime.cards.values())
+    largest = max((card.width * card.height * 3 // 2 for card in cards), default=0)
+    Rings.resize(orders.ring_memory, orders.capacity, largest)
+    starts = store_loops(orders.loop_memory, [card.loop for card in cards]) if orders.publish_loops else []
+    tell(
+        orders.status,
+        reason=reason,
+        picture_bytes=largest,
+        starts=starts,
+        shapes=[card.loop.shape for card in cards],
+        cards=[card_fields(card) for card in cards],
+    )
+    return Rings(orders.ring_memory, orders.capacity, largest)
+
+
+def tell(status: int, **fields: object) -> None:
+    os.write(status, json.dumps(fields).encode() + b"\n")
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, also while a step hangs."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
