@@ -1,0 +1,323 @@
+"""The shipped avatars, from nothing but this repository: `python -m models.studio.demo [NAME …]`.
+
+An avatar of the plain kind is a directory of
+
+    loop.mp4             H.264, 25 frames a second; the end meets the beginning
+    loop.safetensors     per frame: mouth_similarity [N, 4] = a, b, tx, ty takes a pixel of a mouth patch to the frame:
+                         x' = a·x − b·y + tx, y' = b·x + a·y + ty; points [N, 131, 3] (face.HOUSE, pixels),
+                         head_quaternion [N, 4] (x y z w, turning the head into the world), head_position [N, 3] (metres
+                         from the loop's mean head), blink [N, 2] (person's left, right), weights [N, 52] (ARKIT_52)
+    mouths.safetensors   patches uint8 [M, H, W, 3]: the lower face at head pose zero; weights [M, 52] of each;
+                         points [M, 131, 3] (face.HOUSE in patch pixels); lip_gap [M] (true opening in patch pixels);
+                         mask float32 [H, W]: 1 where the patch replaces the frame, feathered to 0 before its edge
+    portrait.jpg         the first frame
+    avatar.toml          the card
+    manifest.json        {"files": {name: SHA-256}}
+
+Pixel coordinates have their origin at the centre of the first pixel. Patches are full-range RGB; the loop is BT.601,
+limited range, as FFmpeg's converter makes it, so patches are to be converted alike.
+Rendered frames are kept under the cache directory and found again, so that a stopped run resumes.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import Progress
+from safetensors.numpy import save_file
+
+from models import face
+from models.rates import FRAME_RATE
+from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
+from models.studio.presenter.landmarks import Landmarks, neutral
+from models.studio.presenter.render import HALF
+from models.studio.presenter.rig import Pose
+from models.studio.presenter.sdf import Tensor
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+SHIPPED = Path(__file__).parent.parent / "shipped"
+SOURCES = Path(__file__).parent / "presenter"
+SIZE = 512
+SOFT_SMILE = {"mouthSmile": 0.14, "mouthClose": 0.05, "eyeSquint": 0.06}
+OPENINGS = (0.0, 0.035, 0.08, 0.13, 0.19, 0.26, 0.34, 0.44, 0.56, 0.70)
+SHAPES: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "rounded": {"mouthPucker": 0.62, "mouthFunnel": 0.28},
+    "wide": {"mouthStretch": 0.38, "mouthSmile": 0.22},
+}
+SPECIAL: dict[str, dict[str, float]] = {
+    "m": {"mouthPress": 0.75, "mouthRollUpper": 0.25, "mouthRollLower": 0.25, "jawOpen": 0.04},
+    "f": {"mouthRollLower": 0.85, "mouthUpperUp": 0.32, "jawOpen": 0.05},
+    "th": {"tongueOut": 0.35, "jawOpen": 0.17, "mouthLowerDown": 0.2},
+    "sh": {"mouthFunnel": 0.65, "mouthPucker": 0.2, "jawOpen": 0.10},
+    "s": {"mouthStretch": 0.25, "mouthLowerDown": 0.40, "mouthUpperUp": 0.20, "jawOpen": 0.07},
+}
+
+
+@dataclass(frozen=True)
+class Avatar:
+    name: str
+    presenter: str
+    frames: int  # of the loop
+    crop: Crop  # the mouth patch, in pixels of the canonical picture
+
+
+AVATARS = {
+    "demo": Avatar("demo", "ada", 150, Crop(148, 276, 216, 192)),
+}
+
+
+def mouth_faces() -> list[dict[str, float]]:
+    """What every patch is drawn with, tight to wide within each shape, then the special ones."""
+    faces: list[dict[str, float]] = []
+    for shape in SHAPES.values():
+        for jaw in OPENINGS:
+            bared = min(1.0, jaw / 0.3)
+            opened = {"jawOpen": jaw, "mouthLowerDown": 0.25 * bared, "mouthUpperUp": 0.10 * bared}
+            faces.append({**SOFT_SMILE, **shape, **opened, "mouthClose": 0.0 if jaw else SOFT_SMILE["mouthClose"]})
+    return faces + [{"eyeSquint": SOFT_SMILE["eyeSquint"], **special} for special in SPECIAL.values()]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """The loop before it is drawn. Everything is periodic in its length, so the last frame leads to the first."""
+
+    weights: Tensor  # [N, 52]
+    angles: Tensor  # [N, 3] degrees
+    breath: Tensor  # [N]
+
+
+def perform(frames: int) -> Performance:
+    """Somebody who listens: breath, a slow sway, blinks, a glance, brows that move a little."""
+    phase = torch.arange(frames) / frames * 2 * math.pi
+
+    def wave(cycles: int, shift: float) -> Tensor:
+        return torch.sin(cycles * phase + shift)
+
+    yaw = 1.3 * wave(1, 0.3) + 0.5 * wave(3, 1.9)
+    pitch = 0.7 * wave(2, 1.1) + 0.35 * wave(3, 4.0) + 0.6
+    roll = 0.9 * wave(1, 2.4) + 0.35 * wave(2, 0.2)
+    blink = torch.zeros(frames)
+    for at in (0.21, 0.60, 0.655, 0.92) if frames >= 150 else (0.25, 0.75):
+        blink = torch.maximum(blink, _blink(torch.arange(frames) - round(at * frames)))
+    brow = 0.10 + 0.06 * wave(2, 5.0)
+    glance = 0.05 * torch.tanh(4 * wave(2, 2.2)) + 0.03 * torch.tanh(5 * wave(3, 0.7)) - 0.035 * yaw / 1.3
+    rows = weights(*([SOFT_SMILE] * frames))
+
+    def put(name: str, values: Tensor) -> None:
+        rows[:, face.ARKIT_52.index(name)] = values
+
+    for side in ("Left", "Right"):
+        put("eyeBlink" + side, blink.clamp(min=0.05))
+        put("mouthSmile" + side, SOFT_SMILE["mouthSmile"] + 0.03 * wave(1, 4.4))
+        put("eyeLookUp" + side, 0.05 * (1 - blink))
+    put("browInnerUp", brow)
+    put("eyeLookOutLeft", glance.clamp(min=0))
+    put("eyeLookInRight", glance.clamp(min=0))
+    put("eyeLookInLeft", (-glance).clamp(min=0))
+    put("eyeLookOutRight", (-glance).clamp(min=0))
+    return Performance(rows, torch.stack([yaw, pitch, roll], 1), 0.5 + 0.5 * wave(max(1, round(frames / 100)), 0.0))
+
+
+def _blink(frame: Tensor) -> Tensor:
+    """Shut within 80 ms, open again after 200: lids fall faster than they rise."""
+    fall, rise = 1 + frame / 2.5, 1 - frame / 5.5
+    shut = torch.where(frame < 0, fall, rise).clamp(0, 1)
+    return shut * shut * (3 - 2 * shut)
+
+
+def mouth_mask(crop: Crop) -> Floats:
+    """[H, W]: a rounded box, feathered over 16 pixels, 0 on the border."""
+    y, x = np.mgrid[: crop.height, : crop.width].astype(np.float32)
+    across = np.abs(x - (crop.width - 1) / 2) / (crop.width / 2)
+    down = np.abs(y - (crop.height - 1) / 2) / (crop.height / 2)
+    inside = (1 - (across**5 + down**5) ** (1 / 5)) * min(crop.width, crop.height) / 2
+    t = np.clip((inside - 1) / 16, 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def similarity(source: Floats, target: Floats) -> Floats:
+    """Points [P, 2] → [4] a, b, tx, ty that take source to target with the least square error."""
+    x, y = source[:, 0], source[:, 1]
+    one, nil = np.ones_like(x), np.zeros_like(x)
+    rows = np.concatenate([np.stack([x, -y, one, nil], 1), np.stack([y, x, nil, one], 1)])
+    solution = np.linalg.lstsq(rows, np.concatenate([target[:, 0], target[:, 1]]), rcond=None)[0]
+    return np.asarray(solution, np.float32)
+
+
+def quaternion(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A rotation of less than half a turn [3, 3] → x y z w."""
+    w = math.sqrt(max(0.0, 1 + np.trace(matrix))) / 2
+    axis = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    return np.append(axis / (4 * w), w)
+
+
+class Frames:
+    """Rendered pictures on disk, found again by what they show."""
+
+    def __init__(self, presenter: Presenter, cache: Path):
+        code = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.py")))
+        person = repr(presenter.who).encode()
+        self.folder = cache / f"{presenter.who.name}-{hashlib.sha256(code + person).hexdigest()[:16]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.presenter = presenter
+
+    def get(self, pose: Pose, crop: Crop) -> Bytes:
+        """[H, W, 3] of a batch of one."""
+        shown = pose.table().numpy().tobytes() + repr(crop).encode()
+        path = self.folder / f"{hashlib.sha256(shown).hexdigest()[:24]}.npy"
+        if not path.exists():
+            picture = self.presenter.pictures(pose, SIZE, crop).rgb[0].cpu().numpy()
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, picture)
+            partial.rename(path)
+        return np.asarray(np.load(path))
+
+
+def track(picture: Bytes) -> Floats:
+    """MediaPipe's 478 points [478, 2] of one picture."""
+    try:
+        import mediapipe
+    except ImportError as missing:
+        raise SystemExit("the studio needs mediapipe to name landmarks: pip install 'liveface[create]'") from missing
+    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
+        found = mesh.process(picture).multi_face_landmarks
+    if not found:
+        raise SystemExit("no face was found on the presenter's neutral picture: mend the presenter before shipping it")
+    size = np.array([picture.shape[1], picture.shape[0]], np.float32)
+    return np.array([[p.x, p.y] for p in found[0].landmark], np.float32) * size - 0.5
+
+
+def encode(pictures: Iterator[Bytes], path: Path, crf: int = 18) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAME_RATE)
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FRAME_RATE)
+        stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def jpeg(picture: Bytes) -> bytes:
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt = picture.shape[1], picture.shape[0], "yuvj420p"
+    codec.time_base = Fraction(1, FRAME_RATE)
+    codec.options = {"qmin": "2", "qmax": "2"}
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
+    out = io.BytesIO()
+    for packet in [*codec.encode(frame), *codec.encode(None)]:
+        out.write(bytes(packet))
+    return out.getvalue()
+
+
+def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED) -> Path:
+    """Render what is missing, then write the package; → its directory."""
+    presenter = Presenter(PRESENTERS[avatar.presenter])
+    frames = Frames(presenter, cache)
+    whole = Crop(0, 0, SIZE, SIZE)
+    performance = perform(avatar.frames)
+    loop = presenter.pose(performance.weights, performance.angles, performance.breath)
+    mouth_weights = weights(*mouth_faces())
+    mouths = presenter.pose(mouth_weights, breath=torch.full((len(mouth_weights),), 0.5))
+    with Progress() as progress:
+        wanted = progress.track(range(len(mouth_weights)), description="mouths")
+        patches = np.stack([frames.get(mouths.row(i), avatar.crop) for i in wanted])
+        bound = Landmarks.bind(presenter, torch.from_numpy(track(frames.get(neutral(presenter), whole))), SIZE)
+        wanted = progress.track(range(avatar.frames), description="loop")
+        pictures = [frames.get(loop.row(i), whole) for i in wanted]
+
+    out = shipped / avatar.name
+    out.mkdir(parents=True, exist_ok=True)
+    encode(iter(pictures), out / "loop.mp4")
+    (out / "portrait.jpg").write_bytes(jpeg(pictures[0]))
+
+    house = torch.from_numpy(face.HOUSE.copy())
+    corner = torch.tensor([avatar.crop.x, avatar.crop.y, 0.0])
+    loop_points = bound.place(presenter, loop, SIZE)[:, house]
+    lower = torch.from_numpy(np.concatenate([face.LIPS, face.JAW, face.NOSE_BASE]))
+    canonical = (bound.place(presenter, neutral(presenter), SIZE)[0] - corner)[lower, :2].numpy()
+    still = presenter.pose(torch.zeros_like(performance.weights), performance.angles, performance.breath)
+    rigid = bound.place(presenter, still, SIZE)[:, lower, :2].numpy()
+    turns = torch.stack(loop.rotation, 1).view(-1, 3, 3).double().numpy()
+    neck = np.array([0.0, 0.95, 0.55])  # from the neck's pivot to the middle of the head, decimetres
+    position = (turns @ neck) * 0.1
+    save_file(
+        {
+            "mouth_similarity": np.stack([similarity(canonical, target) for target in rigid]),
+            "points": loop_points.numpy(),
+            "head_quaternion": np.stack([quaternion(turn) for turn in turns]).astype(np.float32),
+            "head_position": (position - position.mean(0)).astype(np.float32),
+            "blink": torch.stack([loop.blink_l, loop.blink_r], 1).numpy(),
+            "weights": performance.weights.numpy(),
+        },
+        str(out / "loop.safetensors"),
+    )
+    scale = SIZE / 2 / HALF
+    save_file(
+        {
+            "patches": patches,
+            "weights": mouth_weights.numpy(),
+            "points": (bound.place(presenter, mouths, SIZE)[:, house] - corner).numpy(),
+            "lip_gap": (torch.as_tensor(mouths.up + mouths.down) * scale).numpy(),
+            "mask": mouth_mask(avatar.crop),
+        },
+        str(out / "mouths.safetensors"),
+    )
+    (out / "avatar.toml").write_text(card(avatar, presenter.who.title))
+    write_manifest(out)
+    return out
+
+
+def card(avatar: Avatar, title: str) -> str:
+    return f'''schema = 1
+name = "{avatar.name}"
+title = "{title}"
+kind = "plain"
+synthetic = true
+label = "AI"
+made_by = "python -m models.studio.demo {avatar.name}"
+lookahead = 2
+
+[licences]
+pictures = "Apache-2.0: rendered by models/studio/presenter of this repository; no person, photograph or scan"
+'''
+
+
+def write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != "manifest.json")
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    (folder / "manifest.json").write_text(json.dumps({"files": digests}, indent=2, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Render the shipped avatars; a stopped run resumes.", epilog="python -m models.studio.demo demo"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(AVATARS)}; all without one")
+    parser.add_argument("--cache", type=Path, default=Path("cache/studio"), help="where rendered frames are kept")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in AVATARS]
+    if unknown:
+        parser.error(f"no avatar is called {unknown[0]}; there are {', '.join(AVATARS)}")
+    torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
+    for name in arguments.names or AVATARS:
+        print(make(AVATARS[name], arguments.cache))
+
+
+if __name__ == "__main__":
+    main()
