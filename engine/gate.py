@@ -111,6 +111,12 @@ class Gate:
             return CLOSING[self._closing - 1]
         return 0.0
 
+    def shut(self) -> None:
+        """Nobody is speaking from here on (an interrupt). What was learnt of the room and of the voice stays."""
+        self.speaking = False
+        self._since_counting = HOLD_CHUNKS
+        self._closing = len(CLOSING)
+
     def quiet(self, features: Floats) -> bool:
         """Whether a chunk holds nothing worth hearing, as far as is known now. Changes nothing."""
         level, _ = measure(features)

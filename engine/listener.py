@@ -26,7 +26,7 @@ import numpy.typing as npt
 from engine.chunker import Chunker
 from engine.gate import Gate
 from engine.media import AudioChunk
-from models.rates import CHUNK_SECONDS, FRAME_RATE, HEARD_CHUNK, HEARD_RATE
+from models.rates import CHUNK, CHUNK_SECONDS, FRAME_RATE, HEARD_CHUNK, HEARD_RATE
 
 PATIENCE_SECONDS = 0.060
 LEAD_SECONDS = 0.050
@@ -97,6 +97,9 @@ class Listener:
         self._origin: float | None = None
         self._segments: deque[_Segment] = deque()
         self._gate = Gate()
+        if pacing is not Pacing.REALTIME:
+            # A file or a synthesiser may begin in mid-vowel; what a gate hears first it takes for a room's noise.
+            self._gate.open(np.zeros(CHUNK, np.float32))
         self._turn = 0
         self._live_segment: str | None = None
         self._unreported: list[str] = []
@@ -142,7 +145,7 @@ class Listener:
         self._unreported.clear()
         self._ready.clear()
         self._live.clear(self._live_position)
-        self._gate = Gate()
+        self._gate.shut()
         self.epoch += 1
         return cut
 
