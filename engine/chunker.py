@@ -106,7 +106,7 @@ class _Run:
         windows = np.lib.stride_tricks.sliding_window_view(window.astype(np.float32), taps)
         sound = np.einsum("ij,ij->i", windows[first], kernels[row])
         self.made = until
-        self._tail = window[len(window) - taps :]
+        self._tail = window[len(window) - taps :].copy()
         return _s16(sound)
 
 
