@@ -65,6 +65,8 @@ from models.rates import CHUNK_SECONDS, HEARD_RATE
 from models.runtime import AvatarCard, Wants
 
 log = logging.getLogger(__name__)
+library_log = logging.getLogger(f"{__name__}.library")
+library_log.setLevel(logging.ERROR)  # a line for every stranger who connects would bury ours
 
 FRAMES_QUEUED: Final = 8
 FRAGMENTS_MOST: Final = 64
@@ -631,7 +633,7 @@ async def serve_websocket(
             close_timeout=patience.farewell,
             ping_interval=None,  # see Guest._pulse: a silent client is 4408 here, not 1011
             server_header=None,
-            logger=logging.getLogger(f"{__name__}.library"),
+            logger=library_log,
         )
         stream.host, stream.port = listener.sockets[0].getsockname()[:2]
         log.info("faces at %s", stream.url)
