@@ -88,6 +88,7 @@ def test_s6_a_playlist_reads_no_other_file_and_no_address(tmp_path: Path) -> Non
         f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{secret}\n#EXT-X-ENDLIST\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
         f"ffconcat version 1.0\nfile '{secret}'\n",
+        "ffconcat version 1.0\nfile secret.wav\n",
     ]
     for number, playlist in enumerate(playlists):
         path = tmp_path / f"list{number}.m3u8"
