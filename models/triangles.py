@@ -1,8 +1,8 @@
 """The triangles of MediaPipe's face mesh: what its tessellation's edges enclose, all with one winding.
 
 MediaPipe lists edges, not faces. Walked a→b, b→c, c→a, its 2,556 directed edges close into exactly 852 triangles, each
-edge used once; the test derives them again. The eyes and the mouth are holes. Seen from the front, triangles run counter-
-clockwise.
+edge used once; the test derives them again. The eyes and the mouth are holes. In the picture, corners run against
+the clock.
 """
 
 from typing import Final
