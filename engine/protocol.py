@@ -297,7 +297,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _INTEGER_DIGITS_MOST:
+    if len(digits.lstrip("-")) > _INTEGER_DIGITS_MOST:
         raise _JsonRefusedError("a number has too many digits")
     return int(digits)
 
