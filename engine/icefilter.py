@@ -20,9 +20,9 @@ from aioice import Candidate, Connection
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import CandidatePair, StunProtocol, get_host_addresses
 from aioice.stun import Class, Message, TransactionError, parse_message
-from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpReceiver, RtpRouter
-from aiortc.rtcicetransport import RTCIceGatherer
-from aiortc.rtp import RtpPacket
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpReceiver, RtpRouter, State
+from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
+from aiortc.rtp import RtpPacket, is_rtcp
 
 QUEUE_MOST: Final = 512
 """Datagrams from the peer that wait for the event loop; more are dropped. 50 voice packets a second are normal."""
@@ -100,7 +100,7 @@ class Ground:
     now: Callable[[], float]
     addresses: tuple[HostAddress, ...] = ()
     ports: tuple[int, int] | None = None
-    random: random.Random = field(default_factory=random.Random)
+    dice: random.Random = field(default_factory=random.Random)
 
     def hosts(self) -> list[HostAddress]:
         """IPv4 first: some clients read only the first candidate."""
@@ -115,7 +115,7 @@ class Ground:
             return [0]
         least, most = self.ports
         count = most - least + 1
-        start = self.random.randrange(count)
+        start = self.dice.randrange(count)
         return [least + (start + i) % count for i in range(min(count, PORT_TRIES))]
 
 
@@ -329,10 +329,21 @@ class FilteredConnection(Connection):
             return protocol
         raise refusal or OSError("no port to try")
 
+    def send_now(self, data: bytes) -> None:
+        """Send to the chosen path without a turn of the loop; dropped when there is none."""
+        pair = self._nominated.get(1)
+        if pair is not None and not pair.protocol.transport.is_closing():
+            pair.protocol.transport.sendto(data, pair.remote_addr)
+
     async def close(self) -> None:
         for question in list(self._questions):
             question.cancel()
         await super().close()
+
+    def cut(self) -> None:
+        """Close the sockets, for when `close` could not."""
+        for protocol in self._protocols:
+            protocol.transport.abort()
 
 
 class FilteredGatherer(RTCIceGatherer):
@@ -340,7 +351,7 @@ class FilteredGatherer(RTCIceGatherer):
 
     def __init__(self, ground: Ground, username: str | None = None, password: str | None = None) -> None:
         super().__init__(iceServers=[])
-        self._connection: FilteredConnection = FilteredConnection(ground, username, password)
+        self._connection = self.filtered = FilteredConnection(ground, username, password)
 
 
 class BoundedRouter(RtpRouter):
@@ -360,10 +371,19 @@ class BoundedRouter(RtpRouter):
 class GuardedDtlsTransport(RTCDtlsTransport):
     """Where an exception about one packet would end the connection, the packet is counted and dropped instead."""
 
-    def __init__(self, transport: Any, certificates: Any, datagrams: Datagrams) -> None:
+    def __init__(
+        self, transport: RTCIceTransport, certificates: list[RTCCertificate], connection: FilteredConnection
+    ) -> None:
         super().__init__(transport, certificates)
-        self._rtp_router = BoundedRouter(datagrams)
-        self._datagrams = datagrams
+        self._rtp_router = BoundedRouter(connection.datagrams)
+        self._datagrams = connection.datagrams
+        self._filtered = connection
+
+    def send_now(self, data: bytes) -> None:
+        """Encrypt and send one RTP or RTCP packet in this turn of the loop; dropped while not connected."""
+        if self._state is State.CONNECTED:
+            protect = self._tx_srtp.protect_rtcp if is_rtcp(data) else self._tx_srtp.protect
+            self._filtered.send_now(protect(data))
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         await self._guard(super()._handle_rtcp_data(data))

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final, Protocol
 
 import av
@@ -83,7 +82,6 @@ class OpusDecoder:
         context.sample_rate = HEARD_RATE
         context.layout = "mono"  # libopus mixes a stereo sender down itself
         context.format = "s16"
-        context.time_base = Fraction(1, HEARD_RATE)
         self._context = context
         self._header: bytes | None = None
         self._frame = 0

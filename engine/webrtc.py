@@ -5,25 +5,119 @@
         await peer.closed.wait()                                   # then peer.reason says why
 
 Whoever owns the session closes it; a peer never does. A peer ends by itself when its connection fails, when a deadline
-passes, or when its session's outlet ends.
+passes, or when its session ends.
+
+aiortc does the handshakes: SDP, ICE (hardened in `icefilter`), DTLS and SCTP. Media does not pass through its tracks:
+`MomentSender` and `VoiceReceiver` (`ingress`) stand where its sender and receiver stood, so a Moment leaves as packets
+in the turn of the event loop in which it is encoded, sound and picture together, and nothing is queued on the way.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+import logging
+import random
+import re
+import secrets
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
+from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtcrtpparameters import RTCRtpSendParameters
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    AnyRtcpPacket,
+    RtcpByePacket,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSdesPacket,
+    RtcpSenderInfo,
+    RtcpSourceInfo,
+    RtcpSrPacket,
+    unpack_remb_fci,
+)
 
 from engine.clock import Clock
-from engine.media import Event, Moment
+from engine.encoder import (
+    BITRATE_LEAST,
+    SOUND_FRAME,
+    OpenContext,
+    PictureSizeError,
+    SoundEncoder,
+    VideoEncoder,
+    choose_h264,
+    h264_payloads,
+    open_vp8,
+    vp8_payloads,
+)
+from engine.icefilter import (
+    MALFORMED,
+    FilteredConnection,
+    FilteredGatherer,
+    Ground,
+    GuardedDtlsTransport,
+    HostAddress,
+    NoFreePort,
+    counted,
+)
+from engine.ingress import VoiceReceiver
+from engine.media import Event, Moment, Picture
+from engine.session import SessionClosedError
+from models.rates import HEARD_RATE
 from models.runtime import Wants
 
+logger = logging.getLogger(__name__)
+
 EVENTS_CHANNEL = "avatar-events"
+
+OFFER_BYTES_MOST: Final = 16_384
+OFFER_SECTIONS_MOST: Final = 3
+COMMAND_BYTES_MOST: Final = 16_384
+COMMANDS_PER_SECOND: Final = 50
+EVENT_BYTES_MOST: Final = 256 * 1_024
+"""Unsent events of a peer that does not read them; beyond it the connection is closed."""
+
+PICTURE_RATE: Final = 90_000
+"""The RTP clock of every video codec."""
+
+HISTORY: Final = 256
+"""Packets kept for retransmission: a power of two, about 2 s of picture."""
+
+RETRANSMIT_MOST: Final = 300
+"""Packets sent again to one peer in a second. A peer that asks for more gets a key frame's worth, not a flood."""
+
+REPORT_SECONDS: Final = 1.0
+REFERENCE_MOST: Final = 2.0
+"""Seconds after which the last Moment says nothing about now, and sender reports pause."""
+
+PENDING_MOST: Final = 8
+"""Moments between session and wire when the machine is behind; pictures are left out from the second on."""
+
+STAGE_MOMENTS: Final = 250
+NTP_EPOCH: Final = 2_208_988_800
+"""1900 to 1970, in seconds."""
 
 
 class BadOffer(ValueError):
@@ -49,8 +143,8 @@ class Deadlines:
     first_media: float = 15.0
     """To a finished handshake, and for a voice source to its first sound."""
     silence: float = 12.0
-    """Without any authenticated packet: media, RTCP, ICE check. A muted microphone still sends the last two; a black-out
-    of 10 s has 2 s to come back."""
+    """Without any authenticated packet: media, RTCP, ICE check. A muted microphone still sends the last two, and a
+    black-out of 10 s has 2 s to come back."""
     close: float = 5.0
     """For closing itself."""
 
@@ -61,6 +155,9 @@ class Conversation(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def closed(self) -> asyncio.Event: ...
+
     async def push_audio(
         self,
         pcm: npt.NDArray[np.int16],
@@ -68,6 +165,7 @@ class Conversation(Protocol):
         pts: int | None = None,
         segment_id: str | None = None,
         arrived: float | None = None,
+        speech: bool | None = None,
     ) -> None: ...
 
     async def flush(self, segment_id: str | None = None) -> None: ...
@@ -81,25 +179,834 @@ class Conversation(Protocol):
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
 
 
+# Offers
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An offer that has passed `read_offer`."""
+
+    sdp: str  # without candidates
+    directions: dict[str, str]  # of audio and video
+    events: bool
+
+    @property
+    def role(self) -> Role:
+        directions = set(self.directions.values())
+        if directions == {"sendonly"}:
+            return Role.WHIP
+        return Role.WHEP if directions == {"recvonly"} else Role.DUPLEX
+
+
+_CODECS: Final = {"audio": ("opus/48000",), "video": ("vp8/90000", "h264/90000")}
+_DIRECTION: Final = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\s*$", re.MULTILINE)
+_CANDIDATE: Final = re.compile(r"^a=(candidate:|end-of-candidates|remote-candidates:)[^\n]*\n?", re.MULTILINE)
+
+
+def read_offer(sdp: str) -> Offer:
+    """Refuse what is too long, too wide or not for us, before any parser sees it; strip the candidates.
+
+    Raises `BadOffer`: 413 for size, 400 for what is no such offer, 422 for media that we do not speak.
+    """
+    if len(sdp) > OFFER_BYTES_MOST or len(sdp.encode(errors="replace")) > OFFER_BYTES_MOST:
+        raise BadOffer(413, f"The offer is longer than {OFFER_BYTES_MOST} bytes.")
+    text = sdp.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.startswith("v=0") or "\0" in text:
+        raise BadOffer(400, "The body is not an SDP offer: it must begin with v=0.")
+    head, *sections = re.split(r"^(?=m=)", text, flags=re.MULTILINE)
+    if not 1 <= len(sections) <= OFFER_SECTIONS_MOST:
+        raise BadOffer(400, f"The offer has {len(sections)} media sections; send 1 to {OFFER_SECTIONS_MOST}.")
+    session_direction = _DIRECTION.search(head)
+    directions: dict[str, str] = {}
+    kinds = []
+    for section in sections:
+        kind = section[2:].split(None, 1)[0] if section[2:].split() else ""
+        if kind in kinds or kind not in ("audio", "video", "application"):
+            raise BadOffer(400, "The offer must have at most one audio, one video and one data section.")
+        kinds.append(kind)
+        if kind == "application":
+            continue
+        direction = _DIRECTION.search(section) or session_direction
+        directions[kind] = direction.group(1) if direction else "sendrecv"
+        offered = {name.lower() for name in re.findall(r"^a=rtpmap:\d+ ([\w-]+/\d+)", section, re.MULTILINE)}
+        if not offered.intersection(_CODECS[kind]):
+            wanted = "Opus" if kind == "audio" else "VP8 or H.264"
+            raise BadOffer(422, f"The offer's {kind} has no codec that is spoken here: offer {wanted}.")
+    if not directions:
+        raise BadOffer(400, "The offer has neither audio nor video.")
+    return Offer(_CANDIDATE.sub("", text).replace("\n", "\r\n"), directions, "application" in kinds)
+
+
+# One stream of RTP out
+
+
+@dataclass(slots=True)
+class _Sent:
+    number: int
+    stamp: int
+    marker: bool
+    payload: bytes
+
+
+class MomentSender(RTCRtpSender):
+    """Stands where aiortc's sender stood: packets leave when `push` is called, not when a task has pulled a track."""
+
+    def __init__(self, kind: str, transport: GuardedDtlsTransport, now: Callable[[], float]) -> None:
+        super().__init__(kind, transport)
+        self.ready = False
+        """The handshake is done and the codec chosen: `push` sends."""
+        self.codec = ""
+        self.packets = 0
+        self.octets = 0
+        self.retransmitted = 0
+        self.nacks = 0
+        self.keyframe_requests = 0
+        self.bitrate: int | None = None
+        """What the receiver estimates it can take, in bits per second (REMB)."""
+        self.round_trip: float | None = None
+        self.remote_lost = 0
+        self.remote_fraction_lost = 0.0
+        self.on_ready: Callable[[], None] = _nothing
+        self.on_keyframe: Callable[[], None] = _nothing
+        self.on_bitrate: Callable[[], None] = _nothing
+        self.origin = random.getrandbits(32)
+        """The RTP time of media time 0."""
+        self._kind = kind
+        self._guarded = transport
+        self._now = now
+        # The lower half, as a wrap in the first seconds upsets receivers' SRTP.
+        self._number = random.getrandbits(15)
+        self._again_number = random.getrandbits(15)
+        self._payload_type = 0
+        self._again_type: int | None = None
+        self._mid = b""
+        self._time_id: int | None = None
+        self._history: list[_Sent | None] = [None] * HISTORY
+        self._budget = (0.0, 0)  # the second that is running, and packets sent again in it
+        self._reports: deque[tuple[int, float]] = deque(maxlen=8)  # middle of the NTP time of a report, and when
+
+    def stamp(self, pts: int) -> int:
+        """The RTP time of media time `pts`."""
+        rate = HEARD_RATE if self._kind == "audio" else PICTURE_RATE
+        return (self.origin + pts * rate // HEARD_RATE) & 0xFFFFFFFF
+
+    def push(self, payloads: Sequence[bytes], pts: int) -> None:
+        """Send one frame, now. Dropped while not `ready`."""
+        if not self.ready:
+            return
+        stamp, last = self.stamp(pts), len(payloads) - 1
+        extensions = self._extensions()
+        for i, payload in enumerate(payloads):
+            sent = _Sent(self._number, stamp, i == last, payload)
+            self._history[sent.number % HISTORY] = sent
+            self._number = (self._number + 1) & 0xFFFF
+            self._send(self._payload_type, sent.number, self._ssrc, sent, payload, extensions)
+
+    def _send(self, kind: int, number: int, source: int, sent: _Sent, payload: bytes, extensions: bytes) -> None:
+        # Opus marks the first packet of a talk spurt; ours is one endless spurt.
+        marked = 0x80 if sent.marker and self._kind == "video" else 0
+        first = 0x90 if extensions else 0x80
+        header = struct.pack("!BBHII", first, marked | kind, number, sent.stamp, source)
+        self._guarded.send_now(header + extensions + payload)
+        self.packets += 1
+        self.octets += len(payload)
+
+    def _extensions(self) -> bytes:
+        body = self._mid
+        if self._time_id is not None:
+            fixed = int(self._now() * 262_144) & 0xFFFFFF  # 6.18 fixed point; only differences count
+            body += bytes([self._time_id << 4 | 2]) + fixed.to_bytes(3, "big")
+        if not body:
+            return b""
+        body += b"\0" * (-len(body) % 4)
+        return struct.pack("!HH", 0xBEDE, len(body) // 4) + body
+
+    def info(self, ntp: int, pts: float) -> RtcpSenderInfo:
+        """A sender report: `pts` is the media time that is heard or seen at `ntp`."""
+        rate = HEARD_RATE if self._kind == "audio" else PICTURE_RATE
+        self._reports.append(((ntp >> 16) & 0xFFFFFFFF, self._now()))
+        return RtcpSenderInfo(
+            ntp_timestamp=ntp,
+            rtp_timestamp=(self.origin + round(pts * rate / HEARD_RATE)) & 0xFFFFFFFF,
+            packet_count=self.packets & 0xFFFFFFFF,
+            octet_count=self.octets & 0xFFFFFFFF,
+        )
+
+    # what aiortc calls
+
+    async def send(self, parameters: RTCRtpSendParameters) -> None:
+        if self.ready:
+            return
+        codec = parameters.codecs[0]
+        self.codec = codec.name.upper()
+        self._payload_type = codec.payloadType or 0
+        for other in parameters.codecs:
+            if other.name.lower() == "rtx" and other.parameters.get("apt") == codec.payloadType:
+                self._again_type = other.payloadType
+        for extension in parameters.headerExtensions:
+            if not 1 <= extension.id <= 14:
+                continue  # would need the two-byte form
+            mid = parameters.muxId.encode()
+            if extension.uri.endswith(":sdes:mid") and 1 <= len(mid) <= 16:
+                self._mid = bytes([extension.id << 4 | len(mid) - 1]) + mid
+            elif extension.uri.endswith("/abs-send-time") and self._kind == "video":
+                self._time_id = extension.id
+        self._guarded._register_rtp_sender(self, parameters)
+        self.ready = True
+        self.on_ready()
+
+    async def stop(self) -> None:
+        if self.ready:
+            self.ready = False
+            self._guarded._unregister_rtp_sender(self)
+            self._guarded.send_now(bytes(RtcpByePacket(sources=[self._ssrc])))
+
+    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._ssrc:
+                    self._reported(report)
+        elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            self.nacks += 1
+            for number in packet.lost:
+                self._send_again(number)
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+            self.keyframe_requests += 1
+            self.on_keyframe()
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            bitrate, sources = unpack_remb_fci(packet.fci)
+            if self._ssrc in sources:
+                self.bitrate = bitrate
+                self.on_bitrate()
+
+    def _reported(self, report: RtcpReceiverInfo) -> None:
+        self.remote_lost = report.packets_lost
+        self.remote_fraction_lost = report.fraction_lost / 256
+        for middle, when in self._reports:
+            if middle == report.lsr and report.lsr:
+                measured = max(0.0, self._now() - when - report.dlsr / 65_536)
+                self.round_trip = measured if self.round_trip is None else 0.85 * self.round_trip + 0.15 * measured
+
+    def _send_again(self, number: int) -> None:
+        sent = self._history[number % HISTORY]
+        second = float(int(self._now()))
+        spent = self._budget[1] if self._budget[0] == second else 0
+        if sent is None or sent.number != number or spent >= RETRANSMIT_MOST:
+            return
+        self._budget = (second, spent + 1)
+        self.retransmitted += 1
+        if self._again_type is None:
+            self._send(self._payload_type, number, self._ssrc, sent, sent.payload, self._extensions())
+            return
+        payload = struct.pack("!H", number) + sent.payload  # RFC 4588
+        self._send(self._again_type, self._again_number, self._rtx_ssrc, sent, payload, self._extensions())
+        self._again_number = (self._again_number + 1) & 0xFFFF
+
+
+def _nothing() -> None:
+    """A callback that nobody has set yet."""
+
+
+# aiortc's peer connection, with our parts
+
+
+class Connection(RTCPeerConnection):
+    """aiortc's peer connection on one transport, made of `icefilter`'s, `ingress`' and this module's parts.
+
+    It overrides two private factory methods; a contract test fails when aiortc moves them.
+    """
+
+    def __init__(self, ground: Ground, codecs: Sequence[str]) -> None:
+        # Ours never asks a STUN server: aiortc's default is a public one.
+        super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.ice: list[FilteredConnection] = []
+        self.transport: GuardedDtlsTransport | None = None
+        self.senders: dict[str, MomentSender] = {}
+        self.receivers: dict[str, VoiceReceiver] = {}
+        self._ground = ground
+        self._codecs = codecs
+
+    def _private(self, name: str) -> Any:
+        return getattr(self, f"_RTCPeerConnection__{name}")
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> GuardedDtlsTransport:  # noqa: N802 - overrides aiortc's
+        if self.transport is not None:
+            return self.transport
+        gatherer = FilteredGatherer(self._ground)
+        gatherer.on("statechange", self._private("updateIceGatheringState"))
+        ice = RTCIceTransport(gatherer)
+        ice.on("statechange", self._private("updateIceConnectionState"))
+        ice.on("statechange", self._private("updateConnectionState"))
+        self._private("iceTransports").add(ice)
+        self.ice.append(gatherer.filtered)
+        transport = GuardedDtlsTransport(ice, self._private("certificates"), gatherer.filtered)
+        transport.on("statechange", self._private("updateConnectionState"))
+        self._private("dtlsTransports").add(transport)
+        self.transport = transport
+        return transport
+
+    def _RTCPeerConnection__createTransceiver(  # noqa: N802 - overrides aiortc's
+        self, direction: str, kind: str, sender_track: None = None
+    ) -> RTCRtpTransceiver:
+        bundled = self.transport is not None
+        transport = self._RTCPeerConnection__createDtlsTransport()
+        sender = MomentSender(kind, transport, self._ground.now)
+        receiver = VoiceReceiver(kind, transport, self._ground.now)
+        self.senders[kind], self.receivers[kind] = sender, receiver
+        transceiver = RTCRtpTransceiver(direction=direction, kind=kind, sender=sender, receiver=receiver)
+        receiver._set_rtcp_ssrc(sender._ssrc)
+        sender._stream_id = self._private("stream_id")
+        transceiver._bundled = bundled
+        capable = RTCRtpSender.getCapabilities(kind).codecs
+        names = ("opus",) if kind == "audio" else (*(name.lower() for name in self._codecs), "rtx")
+        transceiver.setCodecPreferences([codec for name in names for codec in capable if codec.name.lower() == name])
+        self._private("transceivers").append(transceiver)
+        return transceiver
+
+
+# One session's pictures and sound, encoded once
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A picture in one codec, in payloads."""
+
+    payloads: list[bytes]
+    keyframe: bool
+
+
+class Broadcast:
+    """One session's outlet: every Moment is encoded once per codec in use and sent to every viewer."""
+
+    def __init__(self, session: Conversation, shared: "_Shared") -> None:
+        self.viewers: list[Peer] = []
+        self.encoders: dict[str, VideoEncoder] = {}
+        self.reference: tuple[int, float] | None = None
+        """The last Moment's media time and when it left, smoothed: what sender reports are made of."""
+        self.skipped_pictures = 0
+        """Pictures left out because the machine was behind."""
+        self.encode_seconds: deque[float] = deque(maxlen=STAGE_MOMENTS)
+        self.latencies: deque[float] = deque(maxlen=STAGE_MOMENTS)
+        """Seconds from the last sound of a Moment's own 40 ms to its first packet out."""
+        self._session = session
+        self._shared = shared
+        self._sound = SoundEncoder()
+        self._picture_id = random.getrandbits(15)
+        self._pending: deque[Moment] = deque(maxlen=PENDING_MOST)
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self._second_half: asyncio.TimerHandle | None = None
+        self._unsent: tuple[bytes, int] | None = None
+        self._task = asyncio.create_task(self._run(), name=f"broadcast of {session.id}")
+
+    def add(self, viewer: "Peer") -> None:
+        if viewer not in self.viewers:
+            self.viewers.append(viewer)
+        self.ask_keyframe(viewer)
+        self.adapt()
+
+    def remove(self, viewer: "Peer") -> None:
+        if viewer in self.viewers:
+            self.viewers.remove(viewer)
+        for codec in set(self.encoders) - {peer.codec for peer in self.viewers}:
+            del self.encoders[codec]
+        self.adapt()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def ask_keyframe(self, viewer: "Peer") -> None:
+        encoder = self.encoders.get(viewer.codec)
+        if encoder is not None:
+            encoder.ask_keyframe()
+
+    def adapt(self) -> None:
+        """Follow the slowest viewer of each codec; one encoding cannot please two, and the floor protects the rest."""
+        for codec, encoder in self.encoders.items():
+            estimates = [peer.estimate for peer in self.viewers if peer.codec == codec and peer.estimate is not None]
+            encoder.set_bitrate(max(BITRATE_LEAST, min([self._shared.bitrate, *estimates])))
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group, self._session.outlet(wants=Wants.PICTURE) as outlet:
+                sending = group.create_task(self._send_all())
+                async for moment in outlet:
+                    self._pending.append(moment)
+                    self._arrived.set()
+                self._ended = True
+                self._arrived.set()
+                await sending
+        except* SessionClosedError:
+            logger.debug("session %s ended before its broadcast began", self._session.id)
+        except* Exception:
+            logger.exception("the broadcast of session %s failed", self._session.id)
+        finally:
+            if self._second_half is not None:
+                self._second_half.cancel()
+            for viewer in list(self.viewers):
+                viewer.leave("session ended")
+
+    async def _send_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = self._shared.clock.now
+        while True:
+            while not self._pending:
+                if self._ended:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            moment = self._pending.popleft()
+            encoders: dict[str, VideoEncoder] = {}
+            if self._pending:  # behind: the newer picture is already here, and sound never waits
+                self.skipped_pictures += 1
+            else:
+                encoders = {codec: self._encoder(codec) for codec in {p.codec for p in self.viewers} if codec}
+            began = now()
+            sound, pictures = await loop.run_in_executor(self._shared.executor, self._encode, moment, encoders)
+            self.encode_seconds.append(now() - began)
+            self._send(moment, sound, pictures)
+
+    def _encoder(self, codec: str) -> VideoEncoder:
+        encoder = self.encoders.get(codec)
+        if encoder is None:
+            encoder = self.encoders[codec] = VideoEncoder(self._shared.openers[codec], self._shared.bitrate)
+            self.adapt()
+        return encoder
+
+    def _encode(self, moment: Moment, encoders: dict[str, VideoEncoder]) -> tuple[list[bytes], dict[str, _Cut]]:
+        """In an encode thread. One Moment of a broadcast at a time."""
+        sound = self._sound.encode(moment.heard)
+        pictures: dict[str, _Cut] = {}
+        for codec, encoder in encoders.items() if moment.picture is not None else ():
+            cut = self._cut(codec, encoder, moment.picture, moment.pts)
+            if cut is not None:
+                pictures[codec] = cut
+        return sound, pictures
+
+    def _cut(self, codec: str, encoder: VideoEncoder, picture: Picture | None, pts: int) -> _Cut | None:
+        assert picture is not None
+        try:
+            encoded = encoder.encode(picture, pts)
+        except PictureSizeError as error:
+            self._shared.warn_once(str(error))
+            return None
+        if encoded is None:
+            return None
+        if codec == "VP8":
+            self._picture_id = (self._picture_id + 1) & 0x7FFF
+            return _Cut(vp8_payloads(encoded.data, self._picture_id), encoded.keyframe)
+        return _Cut(h264_payloads(encoded.data), encoded.keyframe)
+
+    def _send(self, moment: Moment, sound: list[bytes], pictures: dict[str, _Cut]) -> None:
+        self._flush_half()
+        sent = self._shared.clock.now()
+        self._refer(moment.pts, sent)
+        for viewer in self.viewers:
+            if sound:
+                viewer.send_sound(sound[0], moment.pts)
+            cut = pictures.get(viewer.codec)
+            if cut is not None:
+                viewer.send_picture(cut.payloads, cut.keyframe, moment.pts)
+        if moment.arrived > 0:
+            self.latencies.append(sent - moment.arrived)
+        if len(sound) > 1:
+            # The second 20 ms leave when their time comes: two at once would make every receiver buffer one more.
+            self._unsent = (sound[1], moment.pts + SOUND_FRAME)
+            delay = SOUND_FRAME / HEARD_RATE
+            self._second_half = asyncio.get_running_loop().call_later(delay, self._flush_half)
+
+    def _flush_half(self) -> None:
+        if self._second_half is not None:
+            self._second_half.cancel()
+            self._second_half = None
+        if self._unsent is not None:
+            payload, pts = self._unsent
+            self._unsent = None
+            for viewer in self.viewers:
+                viewer.send_sound(payload, pts)
+
+    def _refer(self, pts: int, sent: float) -> None:
+        if self.reference is not None:
+            # Encoding sometimes takes longer; the earliest departures draw the true line. 0.1 ms a Moment of leak
+            # follows any clock's drift.
+            known_pts, known_sent = self.reference
+            expected = known_sent + (pts - known_pts) / HEARD_RATE + 0.0001
+            if abs(sent - expected) < 0.5:
+                sent = min(sent, expected)
+        self.reference = (pts, sent)
+
+
+# One connection
+
+
 class Peer:
     """One connection. Made by `Peers.answer`; ends by itself or by `close`."""
 
-    id: str
-    role: Role
-    session: Conversation
-    closed: asyncio.Event
-    """Set once nothing of the connection is left: tasks, sockets, its place among the viewers."""
-    connected: asyncio.Event
-    reason: str | None
-    """After `closed`: 'left', 'failed', 'never connected', 'silent', 'session ended', 'closed by the server' …"""
+    def __init__(self, session: Conversation, role: Role, connection: Connection, shared: "_Shared") -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.role = role
+        self.session = session
+        self.closed = asyncio.Event()
+        """Set once nothing of the connection is left: tasks, sockets, its place among the viewers."""
+        self.connected = asyncio.Event()
+        self.reason: str | None = None
+        """After `closed`: 'left', 'failed', 'never connected', 'silent', 'session ended', 'closed by the server' …"""
+        self.commands_ignored = 0
+        self._connection = connection
+        self._shared = shared
+        self._leaving = asyncio.Event()
+        self._born = shared.clock.now()
+        self._connected_at: float | None = None
+        self._broadcast: Broadcast | None = None
+        self._sees = False  # a key frame has gone out
+        self._events_channel: RTCDataChannel | None = None
+        self._events_open = asyncio.Event()
+        self._commands: deque[float] = deque(maxlen=COMMANDS_PER_SECOND)
+        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=COMMANDS_PER_SECOND)
+        self._cname = secrets.token_hex(8)
+        self._task: asyncio.Task[None] | None = None
+        connection.on("connectionstatechange", self._on_state)
+        connection.on("datachannel", self._on_channel)
+        for sender in connection.senders.values():
+            sender.on_ready = self._on_ready
+        video = connection.senders.get("video")
+        if video is not None:
+            video.on_keyframe = self._on_keyframe
+            video.on_bitrate = self._on_bitrate
+
+    @property
+    def codec(self) -> str:
+        """The picture's codec once negotiated, else empty."""
+        video = self._connection.senders.get("video")
+        return video.codec if video is not None and video.ready else ""
+
+    @property
+    def estimate(self) -> int | None:
+        """Bits per second that the viewer can take, by its own estimate; a part of it is for the sound."""
+        video = self._connection.senders.get("video")
+        return None if video is None or video.bitrate is None else video.bitrate * 9 // 10
 
     async def close(self, reason: str = "closed by the server") -> None:
         """End the connection within `Deadlines.close`. Safe to call twice."""
-        raise NotImplementedError
+        self.leave(reason)
+        await self.closed.wait()
+
+    def leave(self, reason: str) -> None:
+        """Begin to end; the first reason stays."""
+        if self.reason is None:
+            self.reason = reason
+        self._leaving.set()
 
     def stats(self) -> dict[str, Any]:
         """Counters and the round trip, in seconds, for /metrics and events."""
-        raise NotImplementedError
+        now = self._shared.clock.now()
+        figures: dict[str, Any] = {"role": self.role.value, "codec": self.codec, "seconds": now - self._born}
+        if self._connected_at is not None:
+            figures["negotiation_seconds"] = self._connected_at - self._born
+        senders = self._connection.senders.values()
+        round_trips = [s.round_trip for s in senders if s.round_trip is not None]
+        figures["round_trip_seconds"] = min(round_trips) if round_trips else None
+        figures["sent_packets"] = sum(s.packets for s in senders)
+        figures["sent_bytes"] = sum(s.octets for s in senders)
+        figures["retransmitted_packets"] = sum(s.retransmitted for s in senders)
+        figures["keyframe_requests"] = sum(s.keyframe_requests for s in senders)
+        figures["remote_lost_packets"] = sum(s.remote_lost for s in senders)
+        figures["estimated_bitrate"] = self.estimate
+        figures["commands_ignored"] = self.commands_ignored
+        voice = self._connection.receivers.get("audio")
+        if voice is not None and voice.ingress is not None:
+            counts = voice.ingress.counts
+            figures |= {f"voice_{name}": value for name, value in asdict(counts).items()}
+            figures["voice_jitter_seconds"] = voice.ingress.jitter
+            figures["voice_dropped_pieces"] = voice.dropped
+        figures |= {f"datagrams_{name}": value for name, value in asdict(counted(self._connection.ice)).items()}
+        if self._broadcast is not None:
+            encoder = self._broadcast.encoders.get(self.codec)
+            figures["bitrate"] = encoder.bitrate if encoder is not None else None
+            figures["skipped_pictures"] = self._broadcast.skipped_pictures
+            figures["latency_p50"] = quantile(self._broadcast.latencies, 0.50)
+            figures["latency_p99"] = quantile(self._broadcast.latencies, 0.99)
+            figures["encode_p50"] = quantile(self._broadcast.encode_seconds, 0.50)
+            figures["encode_p99"] = quantile(self._broadcast.encode_seconds, 0.99)
+        return figures
+
+    # what the broadcast calls
+
+    def send_sound(self, payload: bytes, pts: int) -> None:
+        sender = self._connection.senders.get("audio")
+        if sender is not None:
+            sender.push((payload,), pts)
+
+    def send_picture(self, payloads: list[bytes], keyframe: bool, pts: int) -> None:
+        """Nothing before the first key frame: what cannot be decoded need not travel."""
+        self._sees = self._sees or keyframe
+        if self._sees:
+            self._connection.senders["video"].push(payloads, pts)
+
+    # its life
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._live(), name=f"peer {self.id}")
+        self._task.add_done_callback(lambda _: self.closed.set())
+
+    async def _live(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part) for part in self._parts()]
+                await self._leaving.wait()
+                for part in parts:
+                    part.cancel()
+        except* Exception:
+            self.leave("failed")
+            logger.exception("peer %s of session %s failed", self.id, self.session.id)
+        finally:
+            self.leave("closed by the server")  # when cancelled from outside
+            await asyncio.shield(self._shut())
+
+    def _parts(self) -> Iterator[Any]:
+        yield self._watch()
+        yield self._report()
+        yield self._hear_end()
+        voice = self._connection.receivers.get("audio")
+        if voice is not None and self.role is not Role.WHEP:
+            yield self._hear(voice)
+        yield self._tell()
+        yield self._reply()
+
+    async def _watch(self) -> None:
+        """Close what never comes to life and what has died."""
+        clock, deadlines = self._shared.clock, self._shared.deadlines
+        pace = min(0.5, deadlines.first_media / 4, deadlines.silence / 4)
+        voice = self._connection.receivers.get("audio")
+        while True:
+            await clock.sleep_until(clock.now() + pace)
+            now = clock.now()
+            late = now - self._born > deadlines.first_media
+            if late and not self.connected.is_set():
+                self.leave("never connected")
+            if late and self.role is Role.WHIP and (voice is None or voice.last_packet is None):
+                self.leave("no sound came")
+            if self.connected.is_set() and now - self._last_heard() > deadlines.silence:
+                self.leave("silent")
+
+    def _last_heard(self) -> float:
+        heard = [ice.last_heard for ice in self._connection.ice if ice.last_heard is not None]
+        return max([self._connected_at or self._born, *heard])
+
+    async def _hear_end(self) -> None:
+        await self.session.closed.wait()
+        self.leave("session ended")
+
+    async def _hear(self, voice: VoiceReceiver) -> None:
+        try:
+            async for piece in voice.pieces():
+                await self.session.push_audio(piece.pcm, HEARD_RATE, pts=piece.pts, arrived=piece.arrived, speech=False)
+        except SessionClosedError:
+            self.leave("session ended")
+
+    async def _report(self) -> None:
+        """Sender and receiver reports. Sound and picture report one media time at one instant, so lips keep in sync."""
+        clock = self._shared.clock
+        await self.connected.wait()
+        wait = 0.1  # receivers need two reports before they can align sound and picture
+        while True:
+            await clock.sleep_until(clock.now() + wait)
+            wait = min(REPORT_SECONDS, wait * 2) * (0.75 + 0.5 * random.random())
+            self._send_reports()
+
+    def _send_reports(self) -> None:
+        transport = self._connection.transport
+        if transport is None:
+            return
+        now = self._shared.clock.now()
+        voice = self._connection.receivers.get("audio")
+        block = voice.report() if voice is not None else None
+        reports = [] if block is None else [block]
+        reference = None if self._broadcast is None else self._broadcast.reference
+        fresh = reference is not None and now - reference[1] <= REFERENCE_MOST
+        for sender in self._connection.senders.values():
+            packet: AnyRtcpPacket
+            if fresh and reference is not None and sender.ready:
+                pts = reference[0] + (now - reference[1]) * HEARD_RATE
+                packet = RtcpSrPacket(sender._ssrc, sender.info(self._shared.ntp(now), pts), reports)
+            elif reports:
+                packet = RtcpRrPacket(sender._ssrc, reports)
+            else:
+                continue
+            name = RtcpSdesPacket([RtcpSourceInfo(sender._ssrc, [(1, self._cname.encode())])])
+            transport.send_now(bytes(packet) + bytes(name))
+            reports = []
+
+    def _on_state(self) -> None:
+        state = self._connection.connectionState
+        if state == "connected" and not self.connected.is_set():
+            self._connected_at = self._shared.clock.now()
+            self.connected.set()
+        elif state == "failed":
+            self.leave("failed")
+        elif state == "closed":
+            self.leave("left")
+
+    def _on_ready(self) -> None:
+        if self._leaving.is_set():
+            return
+        self._broadcast = self._shared.broadcast(self.session)
+        self._broadcast.add(self)
+
+    def _on_keyframe(self) -> None:
+        if self._broadcast is not None:
+            self._broadcast.ask_keyframe(self)
+
+    def _on_bitrate(self) -> None:
+        if self._broadcast is not None:
+            self._broadcast.adapt()
+
+    # events
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label != EVENTS_CHANNEL or self._events_channel is not None:
+            return
+        self._events_channel = channel
+        channel.on("message", self._on_message)
+        self._events_open.set()
+
+    async def _tell(self) -> None:
+        """Every event of the session, as one JSON text message."""
+        try:
+            async with self.session.events() as events:
+                await self._events_open.wait()
+                async for event in events:
+                    self._write({"type": event.type, **event.fields})
+        except SessionClosedError:
+            self.leave("session ended")
+
+    async def _reply(self) -> None:
+        while True:
+            await self._command(await self._replies.get())
+
+    def _write(self, message: dict[str, Any]) -> None:
+        channel = self._events_channel
+        if channel is None or channel.readyState != "open":
+            return
+        if channel.bufferedAmount > EVENT_BYTES_MOST:
+            self.leave("events not read")
+            return
+        channel.send(json.dumps(message, separators=(",", ":")))
+
+    def _on_message(self, message: str | bytes) -> None:
+        """A command: bounded in size and rate; what is no command is ignored, as the protocol says."""
+        now = self._shared.clock.now()
+        flood = len(self._commands) == COMMANDS_PER_SECOND and now - self._commands[0] < 1.0
+        if flood or not isinstance(message, str) or len(message) > COMMAND_BYTES_MOST:
+            self.commands_ignored += 1
+            return
+        self._commands.append(now)
+        try:
+            command = json.loads(message)
+        except (ValueError, RecursionError):
+            command = None
+        if not isinstance(command, dict) or self._replies.full():
+            self.commands_ignored += 1
+            return
+        self._replies.put_nowait(command)
+
+    async def _command(self, command: dict[str, Any]) -> None:
+        kind = command.get("type")
+        if kind == "ping":
+            stamp = command.get("t")
+            known = stamp if isinstance(stamp, int | float | str) and len(str(stamp)) <= 64 else None
+            self._write({"type": "pong", "t": known, "server_t_us": round(self._shared.clock.wall() * 1e6)})
+            return
+        if self.role is Role.WHEP:
+            self.commands_ignored += 1  # viewers watch
+            return
+        segment = command.get("segment_id")
+        try:
+            if kind == "interrupt":
+                await self.session.interrupt()
+            elif kind == "audio.end":
+                await self.session.flush(segment if isinstance(segment, str) else None)
+            elif kind == "session.end":
+                self.leave("left")
+            else:
+                self.commands_ignored += 1
+        except SessionClosedError:
+            self.leave("session ended")
+
+    # its end
+
+    async def _shut(self) -> None:
+        broadcast = self._broadcast
+        if broadcast is not None:
+            broadcast.remove(self)
+            await self._shared.retire(broadcast)
+        await close_connection(self._connection, self._shared.deadlines.close)
+        self._shared.forget(self)
+
+
+async def close_connection(connection: Connection, seconds: float) -> None:
+    """Close it, whatever state a hostile offer has left it in: aiortc's own close may raise or wait for ever."""
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.close()
+    except (TimeoutError, ConnectionError, RuntimeError, *MALFORMED):
+        logger.warning("a connection did not close by itself; its sockets are closed now", exc_info=True)
+        for ice in connection.ice:
+            ice.cut()
+
+
+def quantile(values: Sequence[float] | deque[float], share: float) -> float | None:
+    """The value that `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+# All of them
+
+
+class _Shared:
+    """What all connections of a server share."""
+
+    def __init__(self, clock: Clock, bitrate: int, deadlines: Deadlines, encode_threads: int) -> None:
+        self.clock = clock
+        self.bitrate = bitrate
+        self.deadlines = deadlines
+        # Encoding has its own threads: in the loop's default ones it would wait behind anything that blocks.
+        self.executor = ThreadPoolExecutor(encode_threads, thread_name_prefix="encode")
+        self.openers: dict[str, OpenContext] = {"VP8": open_vp8}
+        self.peers: dict[str, Peer] = {}
+        self.broadcasts: dict[str, Broadcast] = {}
+        self.totals: dict[str, float] = {}
+        self._ntp_zero = clock.wall() - clock.now() + NTP_EPOCH  # once: a step of the wall clock moves no report
+        self._warned: set[str] = set()
+
+    def ntp(self, now: float) -> int:
+        return int((now + self._ntp_zero) * 0x100000000)
+
+    def broadcast(self, session: Conversation) -> Broadcast:
+        broadcast = self.broadcasts.get(session.id)
+        if broadcast is None:
+            broadcast = self.broadcasts[session.id] = Broadcast(session, self)
+        return broadcast
+
+    async def retire(self, broadcast: Broadcast) -> None:
+        """Close it when nobody watches any more."""
+        if not broadcast.viewers:
+            for session_id in [key for key, known in self.broadcasts.items() if known is broadcast]:
+                del self.broadcasts[session_id]
+            await broadcast.close()
+
+    def forget(self, peer: Peer) -> None:
+        self.peers.pop(peer.id, None)
+        for name, value in peer.stats().items():
+            if isinstance(value, int) and not isinstance(value, bool) and name not in ("bitrate", "estimated_bitrate"):
+                self.totals[name] = self.totals.get(name, 0) + value
+
+    def warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
 
 
 class Peers:
@@ -107,7 +1014,8 @@ class Peers:
 
     `host_addresses`: local addresses to bind and advertise, "bind" or "bind=advertised" for one-to-one NAT; none means
     every address of this machine but loopback. `ports`: UDP ports to choose from, inclusive; none means any free one.
-    `codecs`: video codecs in the order of preference, of "VP8" and "H264".
+    `codecs`: video codecs in the order of preference, of "VP8" and "H264". `bitrate`: bits per second of a picture
+    stream at most; viewers' estimates lower it.
     """
 
     def __init__(
@@ -121,25 +1029,35 @@ class Peers:
         encode_threads: int = 2,
         deadlines: Deadlines | None = None,
     ) -> None:
-        raise NotImplementedError
+        if not codecs or not set(codecs) <= {"VP8", "H264"}:
+            raise ValueError(f"Video codecs must be of VP8 and H264, not {list(codecs)}.")
+        if ports is not None and not 1_024 <= ports[0] <= ports[1] <= 65_535:
+            raise ValueError(f"The UDP port range {ports[0]}-{ports[1]} must lie within 1024-65535.")
+        self._codecs = tuple(codecs)
+        self._shared = _Shared(clock, bitrate, deadlines or Deadlines(), encode_threads)
+        self._ground = Ground(clock.now, tuple(HostAddress.parse(text) for text in host_addresses), ports)
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        if "H264" in self._codecs:
+            loop = asyncio.get_running_loop()
+            self._shared.openers["H264"] = await loop.run_in_executor(self._shared.executor, choose_h264)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every peer, then the encode threads."""
-        raise NotImplementedError
+        await asyncio.gather(*(peer.close("closed by the server") for peer in self.peers))
+        self._shared.executor.shutdown(wait=True, cancel_futures=True)
 
     @property
     def peers(self) -> list[Peer]:
         """Those that are not closed."""
-        raise NotImplementedError
+        return list(self._shared.peers.values())
 
     def of(self, session: Conversation) -> list[Peer]:
         """The peers of one session."""
-        raise NotImplementedError
+        return [peer for peer in self.peers if peer.session is session]
 
     async def answer(self, offer_sdp: str, session: Conversation, role: Role | None = None) -> tuple[str, Peer]:
         """Answer an offer. Without `role` the offer decides: all sendonly is WHIP, all recvonly WHEP, else duplex.
@@ -147,8 +1065,42 @@ class Peers:
         Raises `BadOffer` and leaves nothing behind when the offer is malformed, too long, not for us, or when no UDP
         port is free (status 503). Remote candidates are ignored, so trickled ones need no route: answer them 204.
         """
-        raise NotImplementedError
+        offer = read_offer(offer_sdp)
+        role = role or offer.role
+        if role is not Role.WHEP and "audio" not in offer.directions:
+            raise BadOffer(422, "The offer has no audio to hear the voice from.")
+        connection = Connection(self._ground, self._codecs)
+        try:
+            async with asyncio.timeout(self._shared.deadlines.close):
+                await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+                for transceiver in connection.getTransceivers():
+                    transceiver.direction = _direction(role, transceiver.kind)
+                await connection.setLocalDescription(await connection.createAnswer())
+        except BaseException as error:
+            await close_connection(connection, self._shared.deadlines.close)
+            if isinstance(error, NoFreePort):
+                raise BadOffer(503, "No UDP port is free here; try again later.") from error
+            if isinstance(error, Exception):  # whatever a parser makes of hostile text
+                logger.info("an offer was refused: %s: %.200s", type(error).__name__, error)
+                raise BadOffer(400, "The offer cannot be answered: it is malformed or incomplete.") from error
+            raise
+        peer = Peer(session, role, connection, self._shared)
+        self._shared.peers[peer.id] = peer
+        peer.start()
+        return connection.localDescription.sdp, peer
 
     def stats(self) -> dict[str, Any]:
-        """Totals over all peers since the start: the fields of `Peer.stats`, summed."""
-        raise NotImplementedError
+        """Totals over all peers since the start: the counters of `Peer.stats`, summed."""
+        totals = dict(self._shared.totals)
+        for peer in self.peers:
+            for name, value in peer.stats().items():
+                if isinstance(value, int) and name not in ("bitrate", "estimated_bitrate"):
+                    totals[name] = totals.get(name, 0) + value
+        totals["peers"] = len(self._shared.peers)
+        return totals
+
+
+def _direction(role: Role, kind: str) -> str:
+    if role is Role.WHIP:
+        return "recvonly"
+    return "sendrecv" if role is Role.DUPLEX and kind == "audio" else "sendonly"
