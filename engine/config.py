@@ -159,6 +159,7 @@ def _leaves(kind: type = Config, prefix: str = "") -> Iterator[_Leaf]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting, `--config FILE` and `--print-config`. What is not given is not in the namespace."""
+    parser.allow_abbrev = False  # or --access-secret would be taken for --access-secret-file
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML")
     parser.add_argument("--print-config", action="store_true", help="print every setting and where it came from")
     groups: dict[str, argparse._ArgumentGroup] = {}
