@@ -1,0 +1,141 @@
+"""Synthetic speech: its phones stand where the sound says, through every augmentation."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.rates import SAMPLE_RATE
+from models.studio.articulation import PHONES
+from models.studio.speech import (
+    Espeak,
+    MissingVoiceError,
+    Plan,
+    Utterance,
+    arpabet,
+    augment,
+    corpus,
+    flite,
+    load,
+    save,
+    through_opus,
+)
+
+needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed (make deps)")
+needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed (make deps)")
+
+TEXT = "Mama, papa, people may be happy."
+
+
+def level(spoken: Utterance, start: float, end: float) -> float:
+    piece = spoken.sound[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+    return float(np.sqrt(np.mean(piece**2))) if len(piece) else 0.0
+
+
+def loudness_of(spoken: Utterance, names: tuple[str, ...]) -> float:
+    return float(np.median([level(spoken, p.start, p.end) for p in spoken.phones if p.name in names]))
+
+
+@pytest.fixture(scope="module")
+def spoken_by_flite() -> Utterance:
+    return flite(TEXT, "slt")
+
+
+@pytest.fixture(scope="module")
+def spoken_by_espeak() -> Utterance:
+    return Espeak().say(TEXT, "en-us+f2")
+
+
+def check_phones(spoken: Utterance) -> None:
+    assert {phone.name for phone in spoken.phones} <= set(PHONES)
+    assert sum(phone.name in "mbp" for phone in spoken.phones) == 9
+    for before, after in zip(spoken.phones, spoken.phones[1:], strict=False):
+        assert before.end == pytest.approx(after.start, abs=1e-6)
+    assert spoken.phones[-1].end == pytest.approx(spoken.seconds, abs=0.1)
+    vowels, stops = loudness_of(spoken, ("aa", "ae", "iy", "ey")), loudness_of(spoken, ("p", "pau"))
+    assert vowels > 3 * stops, "vowels are loud where the times say that vowels are"
+
+
+@needs_flite
+def test_flite_tells_its_phones(spoken_by_flite: Utterance) -> None:
+    check_phones(spoken_by_flite)
+
+
+@needs_espeak
+def test_espeak_tells_its_phones(spoken_by_espeak: Utterance) -> None:
+    check_phones(spoken_by_espeak)
+
+
+@needs_espeak
+@pytest.mark.parametrize("language", ["de", "fr", "es", "it", "nl", "pl", "pt"])
+def test_every_language_comes_out_in_phones_that_have_a_shape(language: str) -> None:
+    spoken = Espeak().say("Mama, papa, bombo, fava.", language)
+    assert {phone.name for phone in spoken.phones} <= set(PHONES)
+    assert sum(phone.name in "mbp" for phone in spoken.phones) >= 5
+
+
+@needs_espeak
+def test_an_unknown_voice_is_one_clear_line() -> None:
+    with pytest.raises(MissingVoiceError, match="espeak-ng --voices"):
+        Espeak().say(TEXT, "klingon-xx")
+
+
+@needs_flite
+def test_phone_times_stay_exact_through_augmentation(spoken_by_flite: Utterance) -> None:
+    for seed in range(8):
+        changed = augment(spoken_by_flite, np.random.default_rng(seed))
+        assert len(changed.phones) == len(spoken_by_flite.phones)
+        assert np.isfinite(changed.sound).all()
+        assert np.abs(changed.sound).max() <= 1
+        ratio = changed.seconds / spoken_by_flite.seconds
+        for ours, theirs in zip(changed.phones, spoken_by_flite.phones, strict=True):
+            assert ours.start == pytest.approx(theirs.start * ratio, abs=0.001)
+        assert loudness_of(changed, ("aa", "ae")) > loudness_of(changed, ("pau",))
+
+
+def test_opus_keeps_the_time_of_things() -> None:
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[8_000:8_400] = 0.5 * np.sin(np.arange(400) * 0.3)
+    back = through_opus(click, 24_000)
+    assert len(back) == len(click)
+    assert abs(int(np.argmax(np.abs(back))) - 8_200) < 400
+
+
+@needs_flite
+@needs_espeak
+def test_the_same_seed_gives_the_same_corpus_and_keeps_it(tmp_path: Path) -> None:
+    plan = Plan(seed=3, per_flite_voice=1, espeak_utterances=3)
+    first = list(corpus(plan, tmp_path))
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    second = list(corpus(plan, tmp_path))
+    assert [u.text for u in first] == [u.text for u in second]
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_allclose(ours.sound, theirs.sound, atol=1e-4)
+
+
+@needs_flite
+@needs_espeak
+def test_voices_that_are_held_out_are_not_heard() -> None:
+    plan = Plan(per_flite_voice=1, espeak_utterances=4, hold_out=("slt", "espeak:en-gb"))
+    voices = [spoken.voice for spoken in corpus(plan)]
+    assert "slt" not in voices
+    assert not any(voice.startswith("espeak:en-gb") for voice in voices)
+    assert "rms" in voices
+
+
+def test_utterances_come_back_from_disk(tmp_path: Path) -> None:
+    spoken = Utterance("v", "hello", np.linspace(-1, 1, 100).astype(np.float32), ())
+    save(tmp_path / "a.npz", spoken)
+    back = load(tmp_path / "a.npz")
+    np.testing.assert_allclose(back.sound, spoken.sound, atol=1e-4)
+    assert (back.voice, back.text, back.phones) == ("v", "hello", ())
+
+
+@pytest.mark.parametrize(
+    ("ipa", "name"),
+    [("tʃ", "ch"), ("aɪ", "ay"), ("ˈuː", "uw"), ("m", "m"), ("ɛ̃", "eh"), ("_:", "pau"), ("", "pau"), ("ʁ", "k")],
+)
+def test_ipa_becomes_arpabet(ipa: str, name: str) -> None:
+    assert arpabet(ipa) == name
