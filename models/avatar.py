@@ -17,6 +17,7 @@ it began with while a newer one is installed.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -252,10 +253,10 @@ def checked_tensors(what: str, content: bytes, expected: Tensors) -> dict[str, A
 
 def decode_loop(avatar: Avatar) -> Bytes:
     """The reference loop in I420, [frames, height * 3 / 2, width], even in both directions."""
-    avatar.read("loop.mp4")  # for its digest; FFmpeg wants a path
+    content = io.BytesIO(avatar.read("loop.mp4"))
     planes: list[Bytes] = []
     try:
-        with av.open(str(avatar.folder / "loop.mp4"), format="mp4") as container:
+        with av.open(content, "r", format="mp4") as container:
             stream = container.streams.video[0]
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > MOST_PIXELS or stream.frames > MOST_FRAMES:

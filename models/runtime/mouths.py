@@ -1,0 +1,218 @@
+"""A shelf of painted mouths: which of them a face needs, mixed, and laid into the loop frame where its head is.
+
+Everything is in the loop's own colours (I420, BT.601, limited range), so that only the mouth is ever converted, once.
+Shapes: patches [M, H, W], a region of interest [h, w], both in pixels; h, w and the corner even.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models import face
+from models.avatar import Array
+from models.runtime import Bytes, Floats, Roi
+from models.runtime.articulation import FUNNEL, OPENING, PRESS, ROUNDING, TEETH, WIDTH
+
+Indices = npt.NDArray[np.int32]
+
+_AT: Final = {name: place for place, name in enumerate(face.ARKIT_52)}
+_SHAPE: Final = ("mouthPucker", "mouthFunnel", "mouthStretchLeft", "mouthRollLower", "mouthPressLeft", "tongueOut")
+"""What tells one column of mouths from another; within a column only the opening differs."""
+
+WIDEST_GAP: Final = 0.8
+"""Of the widest mouth: what speech at its loudest opens to."""
+
+RGB_TO_YUV: Final = np.array(
+    [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], np.float32
+) / np.float32(255)
+YUV_OFFSET: Final = np.array([16, 128, 128], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """Mouths of one shape, from shut to wide open."""
+
+    places: tuple[int, ...]
+    gaps: Floats  # rising
+
+    def weigh(self, gap: float, share: float, weights: Floats) -> None:
+        """Add `share` to the two mouths next to `gap`."""
+        at = float(np.interp(gap, self.gaps, np.arange(len(self.places))))
+        lower = min(int(at), len(self.places) - 1)
+        upper = min(lower + 1, len(self.places) - 1)
+        weights[self.places[lower]] += share * (1 - (at - lower))
+        weights[self.places[upper]] += share * (at - lower)
+
+
+class Choice:
+    """Which mouths an articulation [6] needs, as weights [M] that sum to 1."""
+
+    def __init__(self, weights: Floats, lip_gap: Floats) -> None:
+        self._count = len(weights)
+        named = partial(_named, weights)
+        shapes: dict[tuple[float, ...], list[int]] = {}
+        for place in range(self._count):
+            shape = tuple(round(float(named(name)[place]), 2) for name in _SHAPE)
+            shapes.setdefault(shape, []).append(place)
+        families = [sorted(places, key=lambda place: float(lip_gap[place])) for places in shapes.values()]
+        columns = [places for places in families if len(places) > 2]
+        singles = [places[0] for places in families if len(places) <= 2]
+        if not columns:
+            raise ValueError("mouths.safetensors holds no three mouths of one shape")
+        roundness = named("mouthPucker") + named("mouthFunnel")
+        width = named("mouthStretchLeft")
+        self._plain, self._rounded, self._wide = (
+            self._column(min(columns, key=lambda places: float(key[places].mean())), lip_gap)
+            for key in (roundness + width, width - roundness, roundness - width)
+        )
+        self._widest = WIDEST_GAP * float(self._plain.gaps[-1])
+        self._press = _most(singles, named("mouthPressLeft"))
+        self._teeth = _most(singles, width)
+        self._funnel = _most(singles, named("mouthFunnel"))
+
+    @staticmethod
+    def _column(places: list[int], lip_gap: Floats) -> Column:
+        return Column(tuple(places), np.maximum.accumulate(lip_gap[places] + 1e-6 * np.arange(len(places))))
+
+    def weigh(self, articulation: Floats) -> Floats:
+        weights = np.zeros(self._count, np.float32)
+        left = 1.0
+        gap = float(articulation[OPENING]) * self._widest
+        for place, kind in ((self._press, PRESS), (self._teeth, TEETH), (self._funnel, FUNNEL)):
+            share = left * float(articulation[kind]) if place is not None else 0.0
+            if place is not None:
+                weights[place] += share
+            left -= share
+        rounded = float(articulation[ROUNDING])
+        wide = float(articulation[WIDTH]) * (1 - rounded)
+        self._rounded.weigh(0.75 * gap, left * rounded, weights)
+        self._wide.weigh(gap, left * wide, weights)
+        self._plain.weigh(gap, left * (1 - rounded - wide), weights)
+        weights[weights < 0.02] = 0
+        return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _named(weights: Floats, name: str) -> Floats:
+    return weights[:, _AT[name]]
+
+
+def _most(places: list[int], key: Floats) -> int | None:
+    best = max(places, key=lambda place: float(key[place]), default=None)
+    return best if best is not None and key[best] > 0.05 else None
+
+
+class Painter:
+    """Mixes mouths and lays them into the frames of one loop."""
+
+    def __init__(self, mouths: dict[str, Array], similarity: Floats, loop: Bytes) -> None:
+        patches = mouths["patches"]
+        self._height, self._width = patches.shape[1:3]
+        yuv = patches.astype(np.float32) @ RGB_TO_YUV.T + YUV_OFFSET
+        self._planes: Floats = np.ascontiguousarray(np.moveaxis(yuv, 3, 1))  # [M, 3, H, W]
+        self._loop = loop
+        self._frame_height = loop.shape[1] * 2 // 3
+        a, b, tx, ty = similarity.T.astype(np.float64)
+        square = a * a + b * b
+        self._back: npt.NDArray[np.float64] = np.stack([a / square, b / square, tx, ty], 1)  # frame → patch
+        self.height, self.width, self.corners = self._rectangles(mouths["mask"], similarity)
+        self._rows = np.arange(self.height, dtype=np.float32)[:, None]
+        self._columns = np.arange(self.width, dtype=np.float32)
+        mask = np.ascontiguousarray(mouths["mask"])
+        self._masks = [self._warped_masks(index, mask) for index in range(len(loop))]
+
+    def _rectangles(self, mask: Floats, similarity: Floats) -> tuple[int, int, list[tuple[int, int]]]:
+        """One even size that holds the mask in every frame, and its even corner in each."""
+        ys, xs = np.nonzero(mask)
+        x = np.array([xs.min(), xs.max(), xs.min(), xs.max()], np.float64)
+        y = np.array([ys.min(), ys.min(), ys.max(), ys.max()], np.float64)
+        a, b, tx, ty = similarity.T.astype(np.float64)[:, :, None]
+        across, down = a * x - b * y + tx, b * x + a * y + ty
+        frame_height, frame_width = self._frame_height, self._loop.shape[2]
+        lefts, tops = (np.floor(edge.min(1) / 2).astype(int) * 2 for edge in (across, down))
+        width = min(frame_width, int(-(-(across.max(1) - lefts + 1).max() // 2)) * 2)
+        height = min(frame_height, int(-(-(down.max(1) - tops + 1).max() // 2)) * 2)
+        lefts, tops = lefts.clip(0, frame_width - width), tops.clip(0, frame_height - height)
+        return height, width, list(zip(lefts.tolist(), tops.tolist(), strict=True))
+
+    def _warped_masks(self, index: int, mask: Floats) -> tuple[Bytes, Bytes]:
+        """For luma and chroma, of 255: kept small, since there are as many as frames."""
+        fine, coarse = self._grid(index, 1), self._grid(index, 2)
+        return _in_bytes(_sample(mask, fine)), _in_bytes(_sample(mask, coarse))
+
+    def _grid(self, index: int, step: int) -> tuple[Indices, Floats, Floats]:
+        """Where in a patch each pixel of the rectangle lies: the top left of four pixels, and the way to the others."""
+        left, top = self.corners[index]
+        a, b, tx, ty = self._back[index]
+        middle = (step - 1) / 2  # of the pixels that a chroma sample stands for
+        x = (self._columns[: self.width // step] * step + np.float32(left + middle - tx)).astype(np.float32)
+        y = (self._rows[: self.height // step] * step + np.float32(top + middle - ty)).astype(np.float32)
+        across = np.float32(a) * x + np.float32(b) * y
+        down = np.float32(a) * y - np.float32(b) * x
+        np.clip(across, 0, self._width - 1.001, out=across)
+        np.clip(down, 0, self._height - 1.001, out=down)
+        column, row = across.astype(np.int32), down.astype(np.int32)
+        across -= column
+        down -= row
+        row *= self._width
+        row += column
+        return row, across, down
+
+    def paint(self, weights: Floats, index: int) -> Roi:
+        """The mouths mixed by `weights` [M], in the loop frame `index`."""
+        mixed: Floats | None = None
+        for place in np.flatnonzero(weights):
+            part = self._planes[place] * weights[place]
+            mixed = part if mixed is None else np.add(mixed, part, out=part)
+        if mixed is None:
+            raise ValueError("no mouth has any weight")
+        left, top = self.corners[index]
+        frame, width = self._loop[index], self._loop.shape[2]
+        chroma = frame[self._frame_height :].reshape(2, self._frame_height // 2, width // 2)
+        fine, coarse = self._masks[index]
+        grid, half = self._grid(index, 1), self._grid(index, 2)
+        rectangle = np.s_[top : top + self.height, left : left + self.width]
+        quarter = np.s_[top // 2 : (top + self.height) // 2, left // 2 : (left + self.width) // 2]
+        return Roi(
+            left,
+            top,
+            _laid(_sample(mixed[0], grid), fine, frame[rectangle]),
+            _laid(_sample(mixed[1], half), coarse, chroma[0][quarter]),
+            _laid(_sample(mixed[2], half), coarse, chroma[1][quarter]),
+        )
+
+
+def _in_bytes(share: Floats) -> Bytes:
+    return np.asarray(np.rint(255 * share), np.uint8)
+
+
+def _sample(plane: Floats, grid: tuple[Indices, Floats, Floats]) -> Floats:
+    """Bilinear."""
+    at, across, down = grid
+    flat = plane.reshape(-1)
+    stride = plane.shape[1]
+    upper, lower = _between(flat, at, across), _between(flat[stride:], at, across)
+    lower -= upper
+    lower *= down
+    upper += lower
+    return upper
+
+
+def _between(flat: Floats, at: Indices, across: Floats) -> Floats:
+    left: Floats = flat.take(at)
+    right: Any = flat[1:].take(at, mode="clip")
+    right -= left
+    right *= across
+    left += right
+    return left
+
+
+def _laid(painted: Floats, mask: Bytes, under: Bytes) -> Bytes:
+    painted -= under
+    painted *= mask
+    painted *= np.float32(1 / 255)
+    painted += under
+    painted += np.float32(0.5)
+    return np.clip(painted, 0, 255, out=painted).astype(np.uint8)

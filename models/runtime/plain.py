@@ -1,0 +1,152 @@
+"""The plain runtime: no network, no torch. A package's painted mouths, chosen by rule from what is heard.
+
+For packages of kind "plain". A row is answered on its own, so neither its neighbours nor its slot can matter; its
+slot's state is a value that is replaced at each step. There is no mesh: `Out.mesh` stays None.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+
+from models import face
+from models.avatar import LOOP, MOUTHS, Avatar, PackageError, decode_loop, read_avatar
+from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
+from models.runtime import AvatarCard, Floats, Out, Row, Wants
+from models.runtime.articulation import Heard, hear, silence
+from models.runtime.mouths import Choice, Painter
+
+GAZE_DEGREES: Final = 30.0
+"""How far an eye has turned when a look weight is 1."""
+
+_SPOKEN: Final = np.array(
+    [name.startswith(("jaw", "mouth", "tongue")) or name == "cheekPuff" for name in face.ARKIT_52], dtype=bool
+)
+"""[52]: the weights that the voice moves; the loop moves the others."""
+
+_LOOK: Final = {
+    direction: [face.ARKIT_52.index(name) for name in names]
+    for direction, names in {
+        "left": ("eyeLookOutLeft", "eyeLookInRight"),
+        "right": ("eyeLookInLeft", "eyeLookOutRight"),
+        "up": ("eyeLookUpLeft", "eyeLookUpRight"),
+        "down": ("eyeLookDownLeft", "eyeLookDownRight"),
+    }.items()
+}
+
+
+class Presenter:
+    """An open avatar: its card, its mouths, its loop's motion."""
+
+    def __init__(self, avatar: Avatar, lookahead: int) -> None:
+        if avatar.kind != "plain":
+            raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}; the plain runtime opens only plain ones")
+        loop = decode_loop(avatar)
+        motion = avatar.tensors("loop.safetensors", LOOP)
+        mouths = avatar.tensors("mouths.safetensors", MOUTHS)
+        if len(motion["points"]) != len(loop):
+            raise PackageError(f"{avatar.name}: loop.mp4 has {len(loop)} frames, its arrays {len(motion['points'])}")
+        self.card = AvatarCard(
+            name=avatar.name,
+            revision=avatar.revision,
+            width=loop.shape[2],
+            height=loop.shape[1] * 2 // 3,
+            lookahead=lookahead,
+            loop=loop,
+            synthetic=avatar.synthetic,
+            label=avatar.label,
+        )
+        self.choice = Choice(mouths["weights"], mouths["lip_gap"])
+        self.painter = Painter(mouths, motion["mouth_similarity"], loop)
+        self._mouth_weights: Floats = mouths["weights"]
+        self._mouth_points: Floats = mouths["points"]
+        self._similarity: Floats = motion["mouth_similarity"]
+        self._loop_points: Floats = motion["points"]
+        self._loop_faces: Floats = np.concatenate(
+            [motion["weights"], motion["head_quaternion"], motion["head_position"], gaze(motion["weights"])], 1
+        )
+
+    def face(self, mouths: Floats, index: int) -> Floats:
+        """[61]: the mouth as painted, everything else as the loop has it."""
+        values = np.array(self._loop_faces[index])
+        values[:BLENDSHAPES][_SPOKEN] = (mouths[:, None] * self._mouth_weights).sum(0)[_SPOKEN]
+        return values
+
+    def points(self, mouths: Floats, index: int) -> Floats:
+        """[131, 3]: lips and jaw as painted, everything else as the loop has it."""
+        values = np.array(self._loop_points[index])
+        spoken = (mouths[:, None, None] * self._mouth_points[:, face.HOUSE_SPOKEN]).sum(0)
+        a, b, tx, ty = self._similarity[index]
+        values[face.HOUSE_SPOKEN, 0] = a * spoken[:, 0] - b * spoken[:, 1] + tx
+        values[face.HOUSE_SPOKEN, 1] = b * spoken[:, 0] + a * spoken[:, 1] + ty
+        values[face.HOUSE_SPOKEN, 2] = np.hypot(a, b) * spoken[:, 2]
+        return values
+
+
+def gaze(weights: Floats) -> Floats:
+    """[N, 52] → [N, 2]: yaw to the person's left and pitch up, in degrees."""
+    left, right, up, down = (weights[:, _LOOK[way]].mean(1) for way in ("left", "right", "up", "down"))
+    return np.asarray(GAZE_DEGREES * np.stack([left - right, up - down], 1), np.float32)
+
+
+class Plain:
+    """Implements `models.runtime.Runtime`."""
+
+    def __init__(self, presenters: Sequence[Presenter], slots: int) -> None:
+        self._presenters = {presenter.card.name: presenter for presenter in presenters}
+        self._cards = {presenter.card.name: presenter.card for presenter in presenters}
+        self._heard: list[Heard | None] = [None] * slots
+
+    @property
+    def cards(self) -> Mapping[str, AvatarCard]:
+        return self._cards
+
+    def step(self, rows: Sequence[Row]) -> list[Out]:
+        return [self._answer(row) for row in rows]
+
+    def _answer(self, row: Row) -> Out:
+        presenter = self._presenters[row.avatar]
+        began = perf_counter()
+        state = self._heard[row.slot]
+        if state is None or row.reset:
+            state = silence(presenter.card.lookahead)
+        self._heard[row.slot], articulation = hear(state, row.pcm)
+        heard = perf_counter()
+        mouths = presenter.choice.weigh(articulation)
+        index = row.loop_index % presenter.card.frames
+        points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
+        values = presenter.face(mouths, index) if Wants.FACE in row.wants else None
+        moved = perf_counter()
+        roi = presenter.painter.paint(mouths, index) if Wants.PICTURE in row.wants else None
+        return Out(
+            row.slot,
+            row.generation,
+            points=points,
+            face=values,
+            roi=roi,
+            stage_seconds={"features": heard - began, "landmarks": moved - heard, "place": perf_counter() - moved},
+        )
+
+    def close(self) -> None:
+        self._presenters.clear()
+
+
+def open(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> Plain:  # noqa: A001 - the seam's name
+    """Read and check the packages; `lookahead` (0 to 5) overrides what they say."""
+    if lookahead is not None and not 0 <= lookahead <= LOOKAHEAD_MOST:
+        raise ValueError(f"the look-ahead is 0 to {LOOKAHEAD_MOST} frames, not {lookahead}")
+    avatars = [read_avatar(package) for package in packages]
+    names = [avatar.name for avatar in avatars]
+    if len(set(names)) < len(names):
+        raise PackageError(f"two packages have one name: {', '.join(sorted(names))}")
+    presenters = []
+    for avatar in avatars:
+        avatar.verify()
+        presenters.append(Presenter(avatar, avatar.lookahead if lookahead is None else lookahead))
+    runtime = Plain(presenters, slots)
+    for presenter in presenters:  # the first guest finds everything in the cache
+        everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
+        runtime.step([Row(0, 0, True, presenter.card.name, np.zeros(CHUNK, np.float32), 0, everything)])
+    return runtime
