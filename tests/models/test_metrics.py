@@ -1,0 +1,166 @@
+"""Each score against a case whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import face, metrics
+from models.metrics import Performance, Phone
+
+from .faces import rest_mesh, speaking, turned
+
+WAVE = 6 + 6 * np.sin(np.arange(60) / 3.0)
+SPEECH = np.repeat([True, False, True], 20)
+
+
+def seen(mesh: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+    """[T, 131, 3] pose-normal."""
+    normal = metrics.pose_normal(mesh, rest_mesh() if reference is None else reference)
+    return normal(mesh)[:, face.HOUSE]
+
+
+def performance(openings: np.ndarray, said: np.ndarray, speech: np.ndarray | None = None) -> Performance:
+    return Performance(seen(speaking(openings)), seen(speaking(said)), speech)
+
+
+NEUTRAL = seen(speaking(np.zeros(1)))[0]
+
+
+def test_perfection_scores_nothing_and_correlates() -> None:
+    scores = metrics.landmark_scores([performance(WAVE, WAVE, speech=SPEECH)], NEUTRAL)
+    for name in ("ld", "lvd", "m_ld", "m_lvd", "f_ld", "f_lvd", "le", "de", "sync_ms"):
+        assert scores[name] == pytest.approx(0, abs=1e-9), name
+    assert scores["dae"] == pytest.approx(0, abs=1e-6)
+    assert scores["opening_r"] == pytest.approx(1.0)
+    assert scores["silence_motion"] > 0.3
+
+
+def test_one_percent_aside_is_one_percent() -> None:
+    true = seen(speaking(WAVE))
+    beside = true + np.array([1.0, 0.0, 0.0])
+    scores = metrics.landmark_scores([Performance(true, beside)], NEUTRAL)
+    for name in ("ld", "m_ld", "f_ld", "le", "de"):
+        assert scores[name] == pytest.approx(1.0), name
+    assert scores["lvd"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_eye_corners_are_a_hundred_apart() -> None:
+    normal = metrics.pose_normal(speaking(np.zeros(2)), rest_mesh())(speaking(np.zeros(2)))
+    assert np.linalg.norm(normal[0, 33] - normal[0, 263]) == pytest.approx(100.0)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    degrees=st.floats(-60, 60),
+    scale=st.floats(0.2, 5),
+    x=st.floats(-500, 500),
+)
+def test_no_head_pose_changes_a_score(degrees: float, scale: float, x: float) -> None:
+    swing = degrees * np.sin(np.arange(60) / 9.0)
+    true, said = speaking(WAVE), speaking(0.7 * WAVE + 1)
+    both = turned(np.concatenate([true, said], axis=1), swing, scale, (x, -x))  # one head, two mouths
+    still, moved = metrics.pose_normal(true, rest_mesh()), metrics.pose_normal(both[:, :478], rest_mesh())
+    np.testing.assert_allclose(moved(both[:, :478]), still(true), atol=1e-6)
+    np.testing.assert_allclose(moved(both[:, 478:]), still(said), atol=1e-6)
+
+
+def test_umeyama_finds_a_known_similarity_and_no_mirror() -> None:
+    cloud = np.random.default_rng(0).normal(size=(5, 25, 3))
+    seen_by = turned(cloud, 33.0, 2.5, (7, -3))
+    found = metrics.umeyama(cloud, seen_by)
+    np.testing.assert_allclose(found(cloud), seen_by, atol=1e-9)
+    np.testing.assert_allclose(found.inverse()(seen_by), cloud, atol=1e-9)
+    np.testing.assert_allclose(found.scale, 2.5)
+    mirrored = metrics.umeyama(cloud, cloud * [-1, 1, 1])
+    assert (np.linalg.det(mirrored.rotation) > 0.99).all()
+
+
+def test_static_mouth_does_not_correlate_and_is_still() -> None:
+    true = seen(speaking(WAVE))
+    [still] = metrics.static_mouth([true], [true])
+    clip = Performance(true, still, speech=SPEECH)
+    assert metrics.opening_r([clip]) == 0.0
+    assert metrics.silence_motion([(still, ~SPEECH)]) == pytest.approx(0.0)
+    assert metrics.ld([clip]) > 1.0
+    np.testing.assert_array_equal(still[:, face.HOUSE_UPPER], true[:, face.HOUSE_UPPER])
+
+
+@pytest.mark.parametrize("late", [-3, 0, 2, 5])
+def test_sync_is_positive_when_the_picture_is_late(late: int) -> None:
+    noise = np.random.default_rng(3).normal(size=240)
+    wave = 8 + np.convolve(noise, np.hanning(9), "same")
+    assert metrics.sync_ms([performance(wave, np.roll(wave, late))]) == pytest.approx(40.0 * late, abs=6)
+
+
+def test_sync_reads_part_of_a_frame() -> None:
+    time = np.arange(200)
+    wave = [8 + 5 * np.sin(2 * np.pi * (time - late) / 17) for late in (0.0, 0.5)]
+    assert metrics.sync_ms([performance(*wave)]) == pytest.approx(20.0, abs=4)
+
+
+def test_opening_is_of_the_inner_lips_and_relative_to_the_mouth() -> None:
+    house = seen(speaking(np.array([0.0, 7.0])))
+    np.testing.assert_allclose(metrics.opening(house), [0.0, 7.0], atol=1e-9)
+    np.testing.assert_allclose(metrics.relative_opening(house), [0.0, 0.1], atol=1e-9)
+
+
+def script(text: str) -> list[Phone]:
+    """A phone a letter, 80 ms each; a dot is a pause."""
+    names = {".": "pau", "a": "aa", "t": "t", "m": "m", "b": "b"}
+    return [Phone(names[c], 0.08 * i, 0.08 * (i + 1)) for i, c in enumerate(text)]
+
+
+def lips(text: str) -> np.ndarray:
+    """Two frames a letter: o open, - shut."""
+    return np.repeat([0.2 if c == "o" else 0.0 for c in text], 2)
+
+
+def test_closures_are_wanted_at_bilabials_only() -> None:
+    def scores(phones: str, mouth: str) -> tuple[float, float]:
+        found = metrics.closures([(lips(mouth), script(phones))])
+        return found["closure_recall"], found["closure_precision"]
+
+    assert scores("..amatab..", "--o-ooo---") == (1.0, 1.0)
+    assert scores("..amatab..", "--oooooo--") == (0.5, 1.0)  # the last closes within 40 ms of b
+    assert scores("..amatat..", "--oooooo--")[0] == 0.0
+    assert scores("..amataa..", "--o-o-oo--") == (1.0, 0.5)  # shut at t: not wanted
+    assert math.isnan(scores("..aaaa..", "--oooo--")[0])
+
+
+def test_lip_auc_needs_no_film() -> None:
+    phones = script("amabamab")
+    good = metrics.lip_auc([(lips("o-o-o-o-"), phones)])
+    assert good == {"lip_auc": 1.0, "closures_reached": 1.0, "false_closures": 0.0}
+    static = metrics.lip_auc([(lips("oooooooo"), phones)])
+    assert static == {"lip_auc": 0.5, "closures_reached": 0.0, "false_closures": 0.0}
+    inverted = metrics.lip_auc([(lips("-o-o-o-o"), phones)])
+    assert inverted["lip_auc"] == 0.0
+    assert inverted["false_closures"] == 1.0
+
+
+def test_only_long_silences_count() -> None:
+    house = seen(speaking(WAVE))
+    short = np.zeros(60, bool)
+    short[10:17] = True  # 280 ms
+    assert math.isnan(metrics.silence_motion([(house, short)]))
+    short[10:18] = True
+    assert metrics.silence_motion([(house, short)]) > 0
+
+
+def test_angles_of_what_hardly_moves_do_not_count() -> None:
+    true = np.repeat(NEUTRAL[None], 4, 0)
+    aside = np.array([0.0, 3.0, 0.0])
+    said = true + aside
+    assert metrics.speech_to_landmarks_three([Performance(true, said)], NEUTRAL)["dae"] == 0.0
+    down, up = true + aside, true - aside
+    opposed = metrics.speech_to_landmarks_three([Performance(down, up)], NEUTRAL)
+    assert opposed["dae"] == pytest.approx(math.pi)
+    assert opposed["le"] == pytest.approx(6.0)
+
+
+def test_wrong_sets_of_points_are_refused() -> None:
+    with pytest.raises(ValueError, match="131"):
+        Performance(np.zeros((3, 68, 3)), np.zeros((3, 68, 3)))
