@@ -159,9 +159,7 @@ class ClientConnection(RTCPeerConnection):
     def _RTCPeerConnection__createTransceiver(  # noqa: N802 - overrides aiortc's
         self, direction: str, kind: str, sender_track: MediaStreamTrack | None = None
     ) -> Any:
-        transceiver = super()._RTCPeerConnection__createTransceiver(  # type: ignore[misc]
-            direction, kind, sender_track
-        )
+        transceiver = super()._RTCPeerConnection__createTransceiver(direction, kind, sender_track)
         receiver = _Receiver(self.client, kind, transceiver.receiver.transport)
         receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
         transceiver._RTCRtpTransceiver__receiver = receiver
@@ -404,4 +402,4 @@ class Client:
                     return
             await send(data)
 
-        self.pc.dtls._send_rtp = tapped  # type: ignore[method-assign]
+        self.pc.dtls._send_rtp = tapped
