@@ -1,7 +1,6 @@
 /** The demo page. Everything it does to the engine goes through `liveface.js`; everything else here is the page. */
 
 import { Liveface, LivefaceError, Loudness } from "./liveface.js";
-import { Meter } from "./meter.js";
 import { paintRoom } from "./room.js";
 
 /** @type {(id: string) => any} */
@@ -50,7 +49,7 @@ let avatars = [];
 let context = null;
 /** @type {Loudness|null} */
 let loudness = null;
-/** @type {Meter|null} */
+/** @type {import("./meter.js").Meter|null} */
 let meter = null;
 /** The stream that `loudness` listens to. @type {MediaStream|null} */
 let metered = null;
@@ -564,7 +563,7 @@ async function startMeter() {
   meter?.stop();
   meter = null;
   if (!probe || !face.microphone) return;
-  context ??= new AudioContext();
+  const { Meter } = await import("./meter.js");
   const started = new Meter({ video, microphone: face.microphone, remote: face.stream, context, peer: () => face.stats() });
   meter = started;
   await started.start();
@@ -574,6 +573,8 @@ async function startMeter() {
 
 /** @type {{ pts_us: number, points: number[][] }[]} */
 const recent = [];
+/** Picture time minus landmark time, in microseconds. @type {number|null} */
+let lead = null;
 face.addEventListener("landmarks", (/** @type {any} */ { detail }) => {
   recent.push(detail);
   if (recent.length > 12) recent.shift();
@@ -584,15 +585,22 @@ $("points").onclick = () => {
   $("overlay").hidden = !wanted;
   face.landmarks(wanted);
   recent.length = 0;
+  lead = null;
   if (wanted) video.requestVideoFrameCallback?.(overlayFrame);
 };
 /** @param {number} _now @param {any} frame */
 function overlayFrame(_now, frame) {
   if ($("overlay").hidden) return;
-  // The picture's RTP time is its media time in 90 kHz: draw the points of this very picture, if they are here.
-  const pts = (frame.rtpTimestamp ?? 0) / 0.09;
-  const match = recent.find((r) => Math.abs(r.pts_us - pts) < 20_000) ?? recent.at(-1);
-  if (match) drawOverlay(match.points);
+  const newest = recent.at(-1);
+  if (newest) {
+    // RTP time runs with media time from an unknown start. Points of a picture come before the picture does, so the
+    // largest difference ever seen is the true one; the leak follows a new start.
+    const shown = (frame.rtpTimestamp ?? 0) / 0.09;
+    const apart = shown - newest.pts_us;
+    lead = lead === null || Math.abs(apart - lead) > 1e6 ? apart : Math.max(apart, lead - 200);
+    const start = lead;
+    drawOverlay((recent.find((r) => Math.abs(r.pts_us + start - shown) < 20_000) ?? newest).points);
+  }
   video.requestVideoFrameCallback(overlayFrame);
 }
 /** @param {number[][]} points */
