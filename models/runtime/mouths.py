@@ -82,17 +82,23 @@ class Choice:
         left = 1.0
         gap = float(articulation[OPENING]) * self._widest
         for place, kind in ((self._press, PRESS), (self._teeth, TEETH), (self._funnel, FUNNEL)):
-            share = left * float(articulation[kind]) if place is not None else 0.0
+            share = left * _decided(articulation[kind]) if place is not None else 0.0
             if place is not None:
                 weights[place] += share
             left -= share
-        rounded = float(articulation[ROUNDING])
-        wide = float(articulation[WIDTH]) * (1 - rounded)
+        rounded = _decided(articulation[ROUNDING])
+        wide = _decided(articulation[WIDTH]) * (1 - rounded)
         self._rounded.weigh(0.75 * gap, left * rounded, weights)
         self._wide.weigh(gap, left * wide, weights)
         self._plain.weigh(gap, left * (1 - rounded - wide), weights)
         weights[weights < 0.02] = 0
         return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _decided(share: float) -> float:
+    """One picture or the other: lips of two shapes, mixed half and half, show four corners."""
+    along = min(1.0, max(0.0, (float(share) - 0.3) / 0.4))
+    return along * along * (3 - 2 * along)
 
 
 def _named(weights: Floats, name: str) -> Floats:
