@@ -23,6 +23,7 @@ The interpolation is our own because the stream of soxr filters in FFT blocks: i
 tests hold ours against soxr's best quality.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -38,6 +39,9 @@ SILENCE_MOST_SECONDS = 1
 
 PHASES_MOST = 1024
 """Fractions of a source sample with a kernel of their own; rates that need more get the one just below."""
+
+FEW_PHASES = 8
+"""Up to so many kernels (8, 12, 16, 24, 32 kHz) each runs over its own windows; more are gathered sample by sample."""
 
 LOWPASS_HALF = 72
 FEATURE_DELAY = LOWPASS_HALF * SAMPLE_RATE // HEARD_RATE
@@ -73,7 +77,7 @@ def kernel_half(rate: int) -> int:
 def _kernels(rate: int) -> Floats:
     """[phases, taps]: row f interpolates at the fraction f / phases after the middle of its window."""
     half = kernel_half(rate)
-    phases = min(HEARD_RATE // int(np.gcd(rate, HEARD_RATE)), PHASES_MOST)
+    phases = min(HEARD_RATE // math.gcd(rate, HEARD_RATE), PHASES_MOST)
     fraction = np.arange(0.0, phases)[:, None] / phases
     distance = np.arange(1.0 - half, half + 1.0)[None, :] - fraction
     return _unity(_windowed_sinc(distance, half, 0.47))
@@ -96,18 +100,31 @@ class _Run:
         if self.rate == HEARD_RATE:
             self.made = self.heard
             return pcm
-        window = np.concatenate([self._tail, pcm])
-        taps = len(self._tail)
-        until = -(-self.heard * HEARD_RATE // self.rate)
-        place = np.arange(self.made, until, dtype=np.int64) * self.rate
-        kernels = _kernels(self.rate)
+        sound = np.concatenate([self._tail, pcm])
+        self._tail = sound[len(sound) - len(self._tail) :].copy()
+        begin, self.made = self.made, -(-self.heard * HEARD_RATE // self.rate)
+        # Row n of the windows ends with source sample n + offset, the newest that an output may use.
+        windows = np.lib.stride_tricks.sliding_window_view(sound.astype(np.float32), len(self._tail))
+        offset = self.heard - len(pcm) - 1
+        return _s16(_interpolate(windows, offset, self.rate, begin, self.made))
+
+
+def _interpolate(windows: Floats, offset: int, rate: int, begin: int, end: int) -> Floats:
+    """Outputs `begin` to `end`. The sum of each is taken in the same order however many there are at once."""
+    kernels = _kernels(rate)
+    exact = HEARD_RATE // math.gcd(rate, HEARD_RATE)
+    if exact > FEW_PHASES:
+        place = np.arange(begin, end, dtype=np.int64) * rate
         row = (place % HEARD_RATE) * len(kernels) // HEARD_RATE
-        first = place // HEARD_RATE - (self.heard - len(pcm)) + 1  # the window that ends with the newest sample allowed
-        windows = np.lib.stride_tricks.sliding_window_view(window.astype(np.float32), taps)
-        sound = np.einsum("ij,ij->i", windows[first], kernels[row])
-        self.made = until
-        self._tail = window[len(window) - taps :].copy()
-        return _s16(sound)
+        return np.asarray(np.einsum("ij,ij->i", windows[place // HEARD_RATE - offset], kernels[row]), np.float32)
+    sound = np.empty(end - begin, np.float32)
+    stride = rate * exact // HEARD_RATE  # one kernel's windows are evenly spaced: no need to gather them
+    for first in range(begin, min(begin + exact, end)):
+        mine = windows[first * rate // HEARD_RATE - offset :: stride]
+        count = -(-(end - first) // exact)
+        kernel = kernels[first * rate % HEARD_RATE * exact // HEARD_RATE]
+        sound[first - begin :: exact] = np.einsum("ij,j->i", mine[:count], kernel)
+    return sound
 
 
 def _s16(sound: Doubles | Floats) -> Heard:
