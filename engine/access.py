@@ -95,6 +95,13 @@ class Access:
             return  # a session id is 128 random bits: on this machine, and for looking on, knowing it is enough
         raise Denied(401, "this needs the session's token")
 
+    def session_of(self, token: str) -> str:
+        """The session that a token names; Denied when it is none of ours."""
+        try:
+            return self._mint.read(token, self._clock.wall()).session_id
+        except TokenError as refused:
+            raise Denied(401, str(refused)) from refused
+
     def join(self, token: str) -> str:
         """The session that a token opens, once; Denied otherwise."""
         try:
