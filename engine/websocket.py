@@ -33,7 +33,7 @@ from websockets.typing import Subprotocol
 from engine import encoder
 from engine.clock import Clock
 from engine.limits import Limits, retry_after
-from engine.media import Event, Picture
+from engine.media import Event, Picture, Plane
 from engine.protocol import (
     MESSAGE_BYTES_MOST,
     PATH,
@@ -349,7 +349,11 @@ class Guest:
         except ConnectionClosed:
             self.end(Close.GOING_AWAY)
         except SessionClosedError:
-            self.end(Close.OK)
+            self.end(self._over())
+
+    def _over(self) -> Close:
+        """Why the session has ended."""
+        return Close.RESTART if self._stream.house.draining else Close.OK
 
     # The parts
 
@@ -407,7 +411,7 @@ class Guest:
                         self._something.set()
                     if self._rewanted.is_set():
                         break
-        return Close.OK
+        return self._over()
 
     async def _film(self, session: Session, writer: MomentWriter, camera: "Jpeg | H264") -> Close:
         """Pictures, through an outlet of their own: an encoder that takes its time holds up no face."""
@@ -423,7 +427,7 @@ class Guest:
                     unit, keyframe = made
                     self.outbox.put(Kind.VIDEO, [writer.video(moment.pts, moment.epoch, unit, keyframe)])
                     self._something.set()
-        return Close.OK
+        return self._over()
 
     async def _report(self, session: Session) -> Close:
         """Pass the session's events on."""
@@ -435,7 +439,7 @@ class Guest:
                 elif event.type == "speech.stopped" and not event.fields.get("interrupted"):
                     self._segment_ended = True
                 self._tell(event)
-        return Close.RESTART if self._stream.house.draining else Close.OK
+        return self._over()
 
     async def _write(self) -> Close:
         while True:
@@ -498,6 +502,15 @@ class Guest:
             self.ended = next((known for known in Close if known.code == code), close)
 
 
+def _stretched(least: int, most: int, centre: float, target: float) -> Plane:
+    levels = (np.arange(256) - centre) * (255 / (most - least)) + target
+    return levels.round().clip(0, 255).astype(np.uint8)
+
+
+FULL_RANGE: Final = (_stretched(16, 235, 16, 0), *(_stretched(16, 240, 128, 128),) * 2)
+"""Video's levels (16 to 235, 16 to 240) → JPEG's (0 to 255), for each plane."""
+
+
 class Jpeg:
     """Pictures one by one. `encode` runs in a thread, one at a time."""
 
@@ -510,9 +523,9 @@ class Jpeg:
     def encode(self, picture: Picture, pts: int) -> tuple[bytes, bool] | None:
         """A JPEG file, and True: it needs no other."""
         frame = av.VideoFrame(picture.width, picture.height, "yuvj420p")
-        for plane, pixels in zip(frame.planes, (picture.y, picture.u, picture.v), strict=True):
+        for plane, pixels, full in zip(frame.planes, (picture.y, picture.u, picture.v), FULL_RANGE, strict=True):
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # rows are padded
-            rows[: pixels.shape[0], : pixels.shape[1]] = pixels
+            rows[: pixels.shape[0], : pixels.shape[1]] = full[pixels]
         frame.pts = pts
         context = self._context or self._open(picture)
         return b"".join(bytes(packet) for packet in context.encode(frame)), True
