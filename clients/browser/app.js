@@ -242,7 +242,7 @@ face.addEventListener("state", (/** @type {any} */ { detail }) => {
     $("badge-words").textContent = disclosure?.label && disclosure.label.length > 3 ? disclosure.label : "AI-generated";
     const link = $("watch-link");
     link.hidden = false;
-    link.href = `watch/${encodeURIComponent(face.session?.session_id ?? "")}${face.session?.token ? `#token=${encodeURIComponent(face.session.token)}` : ""}`;
+    link.href = new URL(face.session?.watch_url ?? `watch/${face.session?.session_id}`, `${face.server}/`).href;
     startMeter();
   } else {
     $("watch-link").hidden = true;
@@ -517,7 +517,7 @@ face.addEventListener("numbers", (/** @type {any} */ { detail: n }) => {
 });
 
 face.addEventListener("stats", (/** @type {any} */ { detail }) => {
-  minute.push(detail);
+  minute.push({ ...detail, stages: detail.stages_ms ?? detail.stages ?? {} });
   if (minute.length > 60) minute.shift();
   drawChart();
 });
@@ -529,18 +529,18 @@ function drawChart() {
   const canvas = $("chart");
   if ($("numbers").hidden || !canvas.clientWidth) return;
   /** @type {string[]} */
-  const names = [...new Set(minute.flatMap((s) => Object.keys(s.stages ?? {})))];
+  const names = [...new Set(minute.flatMap((s) => Object.keys(s.stages)))];
   const scale = devicePixelRatio || 1;
   canvas.width = canvas.clientWidth * scale;
   canvas.height = canvas.clientHeight * scale;
   const pen = canvas.getContext("2d");
-  const totals = minute.map((s) => names.reduce((sum, name) => sum + (s.stages?.[name] ?? 0), 0));
+  const totals = minute.map((s) => names.reduce((sum, name) => sum + (s.stages[name] ?? 0), 0));
   const top = Math.max(10, ...totals) * 1.1;
   const bar = canvas.width / 60;
   minute.forEach((sample, i) => {
     let floor = canvas.height;
     names.forEach((name, k) => {
-      const tall = ((sample.stages?.[name] ?? 0) / top) * canvas.height;
+      const tall = ((sample.stages[name] ?? 0) / top) * canvas.height;
       pen.fillStyle = stageColour(k);
       pen.fillRect((60 - minute.length + i) * bar, floor - tall, Math.max(1, bar - scale), tall);
       floor -= tall;

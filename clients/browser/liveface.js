@@ -20,7 +20,7 @@ export const PATIENCE = Object.freeze({ request: 10_000, gather: 400, path: 12_0
 
 /**
  * @typedef {"idle"|"asking"|"connecting"|"live"|"waiting"|"failed"|"closed"} State
- * @typedef {{ session_id: string, token?: string, whip_url?: string, whep_url?: string, ice_servers?: RTCIceServer[],
+ * @typedef {{ session_id: string, token?: string, whip_url?: string, whep_url?: string, watch_url?: string, ice_servers?: RTCIceServer[],
  *   expires_at?: number|string, disclosure?: Disclosure }} Ticket what `POST /v1/sessions` answers
  * @typedef {{ ai_generated: boolean, label?: string }} Disclosure
  * @typedef {{ id: string, title?: string, portrait_url?: string, width?: number, height?: number,
@@ -314,15 +314,17 @@ class Call {
     this.bytes = 0;
   }
 
-  /** Closes, and tells the server, so that the seat is free at once. */
-  end() {
+  /** Closes, and tells the server, so that the seat is free at once. @param {string} server */
+  end(server) {
+    if (this.over) return;
     this.over = true;
     this.pc.close();
-    if (!this.location) return;
+    if (this.viewer && !this.location) return;
+    const { session_id, token } = this.ticket;
+    const unconnected = new URL(`/v1/sessions/${encodeURIComponent(session_id)}`, `${server}/`).href;
     // keepalive: this also has to leave when the page is being closed.
-    const headers = this.ticket.token ? { Authorization: `Bearer ${this.ticket.token}` } : undefined;
-    fetch(this.location, { method: "DELETE", headers, keepalive: true }).catch(() => undefined);
-    this.location = "";
+    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+    fetch(this.location || unconnected, { method: "DELETE", headers, keepalive: true }).catch(() => undefined);
   }
 }
 
@@ -380,7 +382,7 @@ export class Liveface extends EventTarget {
     this._ice = "";
     /** @type {{ resolve: () => void, reject: (error: LivefaceError) => void }[]} */
     this._waiting = [];
-    this._leave = () => this._call?.end();
+    this._leave = () => this._call?.end(this.server);
     this._online = () => this.state === "waiting" && this._dial();
   }
 
@@ -634,7 +636,7 @@ export class Liveface extends EventTarget {
 
   _drop() {
     clearInterval(this._pulse);
-    this._call?.end();
+    this._call?.end(this.server);
     this._call = null;
     this.session = null;
     this.numbers = null;
@@ -725,7 +727,12 @@ export class Liveface extends EventTarget {
     const response = await this._request("POST", url, pc.localDescription?.sdp, "application/sdp", ticket.token || this.token);
     const location = response.headers.get("Location");
     call.location = location ? new URL(location, this._absolute(url)).href : "";
-    if (call.over) return call.end();
+    if (call.over) {
+      // Ended while the server was answering: now there is a connection to end.
+      call.over = false;
+      call.end(this.server);
+      return;
+    }
     await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
     setTimeout(() => this.state === "connecting" && lost(this._noPath(call)), PATIENCE.path);
   }

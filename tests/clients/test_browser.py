@@ -1,0 +1,454 @@
+"""The demo page, its SDK and its viewer, in headless Chromium, against a real `liveface serve`."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.clients.browsers import (
+    NODE,
+    PAGE,
+    RATE,
+    Seen,
+    Server,
+    browser,
+    live,
+    mouth_box,
+    node_module,
+    playing,
+    start,
+    voice,
+    watch,
+    write_wav,
+)
+
+PAGE_FILES = ("index.html", "style.css", "app.js", "liveface.js", "room.js", "icon.svg")
+PAGE_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(("--slots", "4"), log=tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", voice(12))
+
+
+@pytest.fixture(scope="module")
+def silence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("silence") / "silence.wav", np.zeros(2 * RATE))
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, tmp_path: Path, speech: Path) -> Iterator[Any]:
+    with browser(tmp_path / "profile", speech) as context:
+        yield context.pages[0]
+        assert context.complaints == []
+
+
+def rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return (values - values.mean()) / (values.std() + 1e-9)
+
+
+def best_lag(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], most: int = 8) -> tuple[int, float]:
+    """The shift of `b` against `a`, in pictures, at which they are most alike, and how much: (lag, correlation)."""
+    scores = {}
+    for lag in range(-most, most + 1):
+        x, y = (a[max(0, lag) : len(a) + min(0, lag)], b[max(0, -lag) : len(b) + min(0, -lag)])
+        scores[lag] = float((rising(x) * rising(y)).mean())
+    lag = max(scores, key=lambda key: scores[key])
+    return lag, scores[lag]
+
+
+def movement(seen: Seen) -> npt.NDArray[np.float64]:
+    """How far the mouth is from how it mostly is, picture by picture: a head that sways is taken out by its trend."""
+    rest = np.median(seen.luma[seen.remote < np.quantile(seen.remote, 0.35)], axis=0)
+    away = np.abs(seen.luma - rest).mean((1, 2))
+    trend = np.convolve(np.pad(away, 12, mode="edge"), np.ones(25) / 25, "valid")
+    return np.asarray(away - trend)
+
+
+# What needs no browser
+
+
+def test_the_page_weighs_less_than_100_kb():
+    assert sum((PAGE / name).stat().st_size for name in PAGE_FILES) < PAGE_BYTES
+
+
+def test_nothing_of_the_client_names_another_host():
+    """It works offline: no font, script or picture comes from anywhere else."""
+    for path in PAGE.iterdir():
+        if path.suffix in {".html", ".css", ".js"}:
+            text = path.read_text().replace("https://faces.example", "").replace("http://www.w3.org/2000/svg", "")
+            assert "http://" not in text, path.name
+            assert "https://" not in text, path.name
+
+
+def test_npm_packs_the_sdk_and_nothing_else(tmp_path: Path):
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm on this machine")
+    packed = subprocess.run(
+        [npm, "pack", "--json", "--pack-destination", str(tmp_path)],
+        cwd=PAGE, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    (package,) = json.loads(packed.stdout)
+    assert {entry["path"] for entry in package["files"]} == {
+        "package.json", "README.md", "liveface.js", "liveface.d.ts", "meter.js"
+    }  # fmt: skip
+    assert (tmp_path / package["filename"]).stat().st_size < 40_000
+
+
+def in_node(script: str) -> Any:
+    """What a script prints as JSON, run by node with the SDK imported as `sdk`."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine")
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", f'import * as sdk from "{(PAGE / "liveface.js").as_uri()}";\n{script}'],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_back_off_doubles_to_a_ceiling_and_is_never_in_step():
+    waits = in_node(
+        """console.log(JSON.stringify({
+            soonest: [0, 1, 2, 3, 4, 5, 9].map((n) => sdk.backoff(n, 0, 0)),
+            latest: [0, 1, 2, 3, 4, 5, 9].map((n) => sdk.backoff(n, 0, 1)),
+            told: [0, 0.5, 1].map((chance) => sdk.backoff(0, 7000, chance)),
+        }))"""
+    )
+    assert waits["soonest"] == [250, 500, 1000, 2000, 4000, 7500, 7500]
+    assert waits["latest"] == [500, 1000, 2000, 4000, 8000, 15000, 15000]
+    assert all(wait >= 7000 for wait in waits["told"])
+    assert len(set(waits["told"])) == 3
+
+
+FACTS = {
+    "state": "live", "webrtc": True, "secure": True, "server": "ok", "trouble": None, "microphone": "on",
+    "ice": "connected", "relayOffered": False, "route": "host", "protocol": "udp", "picture": True, "sound": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "verdict", "words"),
+    [
+        ({}, "path", "ok", "Direct (UDP)"),
+        ({"route": "relay"}, "path", "ok", "relay (TURN, UDP)"),
+        ({"route": "relay", "protocol": "tcp"}, "path", "warn", "TCP"),
+        ({"state": "waiting", "trouble": {"code": "no_path"}}, "path", "fail", "UDP seems to be blocked"),
+        ({"state": "waiting", "trouble": {"code": "no_path"}, "relayOffered": True}, "path", "fail", "relay"),
+        ({"state": "waiting", "trouble": {"code": "no_slot"}}, "seat", "warn", "All seats are taken"),
+        ({"state": "waiting", "server": "unreachable"}, "server", "fail", "does not answer"),
+        ({"state": "failed", "trouble": {"code": "unauthorised"}}, "server", "fail", "key"),
+        ({"microphone": "microphone_denied"}, "microphone", "fail", "blocked"),
+        ({"microphone": "microphone_missing"}, "microphone", "fail", "No microphone"),
+        ({"microphone": "microphone_insecure"}, "microphone", "fail", "secure"),
+        ({"microphone": "muted"}, "microphone", "ok", "nothing is sent"),
+        ({"sound": False}, "sound", "warn", "holds the sound back"),
+        ({"lossPercent": 9}, "media", "warn", "9 %"),
+        ({"picture": False}, "media", "warn", "no picture"),
+        ({"state": "connecting", "ice": "checking", "route": ""}, "path", "busy", "checking"),
+        ({"webrtc": False}, "browser", "fail", "no WebRTC"),
+    ],
+)
+def test_the_doctor_says_what_is_wrong(facts: dict[str, Any], name: str, verdict: str, words: str):
+    findings = in_node(f"console.log(JSON.stringify(sdk.diagnose({json.dumps({**FACTS, **facts})})))")
+    found = {finding["name"]: finding for finding in findings}
+    assert found[name]["verdict"] == verdict
+    assert words in found[name]["words"] + (found[name].get("advice") or "")
+    others = [finding for finding in findings if finding["name"] != name]
+    assert not any(finding["verdict"] == "fail" for finding in others)
+
+
+# Live
+
+
+def test_open_speak_and_be_seen(page: Any, server: Server):
+    """One visit: the microphone, the picture, the mouth that moves with the sound, an interrupt, a refresh."""
+    start(page, server.url)
+    playing(page)
+    assert page.inner_text("#status-words") == "Live"
+    assert page.is_visible("#badge")
+
+    seen = watch(page, 7, mouth_box(page))
+    pictures_per_second = 1000 * (len(seen.at) - 1) / (seen.at[-1] - seen.at[0])
+    assert 20 < pictures_per_second < 27
+    assert seen.local.max() > 0.02, "the fake microphone is silent: this test would prove nothing"
+    assert seen.remote.max() > 0.02, "nothing is heard"
+    loudness = np.convolve(seen.remote, np.ones(3) / 3, "same")
+    lag, alike = best_lag(movement(seen), loudness)
+    _, backwards = best_lag(movement(seen), loudness[::-1])
+    assert alike > 0.35, f"the mouth does not move with the sound: correlation {alike:.2f} at {lag} pictures"
+    assert abs(lag) <= 4
+    assert alike > backwards + 0.1, "it moves as much with any sound"
+
+    page.evaluate("""() => {
+        window.told = [];
+        liveface.addEventListener("event", ({ detail }) => window.told.push(detail.type));
+        return liveface.say("This sentence goes on for a very long time, and then it goes on for a little longer.");
+    }""")
+    page.wait_for_function("window.told.includes('speech.started')", timeout=10_000)
+    page.keyboard.press("Escape")
+    page.wait_for_function("window.told.includes('cleared')", timeout=3_000)
+
+    page.wait_for_function("document.querySelector('#n-fps').textContent.startsWith('2')", timeout=8_000)
+    assert page.inner_text("#n-trip").endswith("ms")
+
+    before = page.evaluate("liveface.session.session_id")
+    page.reload()
+    live(page)
+    playing(page)
+    assert page.evaluate("liveface.session.session_id") != before
+    assert all(url.startswith((server.url, "data:", "blob:")) for url in page.context.fetched)
+
+
+def test_two_visitors_have_two_sessions_and_hear_only_their_own(
+    tmp_path: Path, server: Server, speech: Path, silence: Path
+):
+    with browser(tmp_path / "a", speech) as one:
+        first = one.pages[0]
+        start(first, server.url)
+        second = one.new_page()  # another tab: the same device, another session; it does not listen
+        start(second, server.url, button="#start-quiet")
+        assert first.evaluate("liveface.session.session_id") != second.evaluate("liveface.session.session_id")
+        assert watch(second, 2.5).remote.max() < 0.003, "the quiet tab hears somebody"
+        first.bring_to_front()
+        assert watch(first, 2.5).remote.max() > 0.02, "the talking tab does not hear itself"
+
+
+def test_without_permission_the_page_says_so_and_goes_on(tmp_path: Path, server: Server):
+    with browser(tmp_path / "profile", deny=True) as context:
+        page = context.pages[0]
+        start(page, server.url)
+        playing(page)
+        page.wait_for_function("document.querySelector('#findings').innerText.includes('The microphone is blocked')")
+        assert page.is_visible("#doctor")
+        assert page.inner_text("#status-words") == "Live, without your microphone"
+        assert "blocked" in page.inner_text("#hold-hint")
+
+
+def test_a_full_house_is_said_in_words_and_left_by_itself(tmp_path: Path, silence: Path):
+    with Server(("--slots", "1"), log=tmp_path / "log") as small, browser(tmp_path / "profile", silence) as context:
+        first = context.pages[0]
+        start(first, small.url)
+        second = context.new_page()
+        second.goto(small.url)
+        second.click("#start")
+        second.wait_for_function("document.querySelector('#curtain-title').innerText === 'All seats are taken.'")
+        assert "Trying again" in second.inner_text("#curtain-words")
+        assert "All seats are taken" in second.inner_text("#doctor")
+        first.click("#end")
+        first.wait_for_function("document.querySelector('#status-words').innerText === 'Ended'")
+        second.click("#start")
+        live(second)
+
+
+def test_a_viewer_watches(page: Any, server: Server):
+    start(page, server.url)
+    playing(page)
+    viewer = page.context.new_page()
+    viewer.goto(page.evaluate("document.querySelector('#watch-link').href"))
+    live(viewer)
+    playing(viewer)
+    assert viewer.inner_text("#status-words") == "Watching live"
+    page.close()
+    viewer.wait_for_function("document.querySelector('#curtain').checkVisibility()", timeout=20_000)
+    assert "over" in viewer.inner_text("#curtain-title") or "lost" in viewer.inner_text("#curtain-title")
+
+
+# The matrix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_server_that_comes_back_is_found_again(how: signal.Signals, tmp_path: Path, silence: Path):
+    server = Server(("--slots", "2"), log=tmp_path / "log", environ={"LIVEFACE_DEADLINES__DRAIN": "1"})
+    with server, browser(tmp_path / "profile", silence) as context:
+        page = context.pages[0]
+        start(page, server.url)
+        first = page.evaluate("liveface.session.session_id")
+        server.stop(how)
+        page.wait_for_function("liveface.state === 'waiting'", timeout=20_000)
+        page.wait_for_function("document.querySelector('#curtain').checkVisibility()")
+        assert "Trying again" in page.inner_text("#curtain-words")
+        server.start()
+        live(page, 40_000)
+        playing(page)
+        assert page.evaluate("liveface.session.session_id") != first
+
+
+@pytest.mark.slow
+def test_without_a_path_the_page_blames_udp_and_not_itself(tmp_path: Path, server: Server, silence: Path):
+    with browser(tmp_path / "profile", silence) as context:
+        page = context.pages[0]
+
+        def nowhere(route: Any) -> None:
+            answer = route.fetch()
+            lines = [line for line in answer.text().split("\r\n") if not line.startswith("a=candidate")]
+            route.fulfill(response=answer, body="\r\n".join(lines))
+
+        page.route("**/v1/whip/**", nowhere)
+        page.route("**/v1/whip", nowhere)
+        page.goto(server.url)
+        page.click("#start")
+        page.wait_for_function("document.querySelector('#curtain-words').innerText.includes('UDP')", timeout=25_000)
+        assert "UDP seems to be blocked" in page.inner_text("#findings")
+
+
+@pytest.mark.slow
+def test_push_to_talk_sends_nothing_until_the_key_is_held(page: Any, server: Server):
+    start(page, server.url)
+    page.uncheck("#hands-free", force=True)
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(400)
+    assert watch(page, 2).remote.max() < 0.003
+    page.keyboard.down("Space")
+    assert watch(page, 2.5).remote.max() > 0.02
+    page.keyboard.up("Space")
+    page.wait_for_timeout(500)
+    assert watch(page, 1.5).remote.max() < 0.003
+
+
+@pytest.mark.slow
+def test_a_dropped_audio_file_is_spoken(tmp_path: Path, server: Server, speech: Path, silence: Path):
+    with browser(tmp_path / "profile", silence) as context:
+        page = context.pages[0]
+        start(page, server.url)
+        page.set_input_files("#file", str(speech))
+        page.wait_for_function("document.querySelector('#say-note').innerText === 'Speaking speech.wav'")
+        assert watch(page, 3).remote.max() > 0.02
+
+
+AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+    violations.map((v) => [v.id, v.help, v.nodes.map((node) => node.target.join(" ") + ": " + node.failureSummary)]))"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)], ids=["desktop", "phone"])
+def test_axe_finds_nothing(scheme: str, size: tuple[int, int], tmp_path: Path, server: Server, speech: Path):
+    axe = node_module("axe-core", "axe.min.js").read_text()
+    with browser(tmp_path / "profile", speech, scheme=scheme, size=size) as context:
+        page = context.pages[0]
+
+        def clean(where: str) -> None:
+            page.evaluate(axe)
+            assert page.evaluate(AXE) == [], where
+
+        page.goto(server.url)
+        page.wait_for_selector(".gallery input:checked", state="attached")
+        clean("ready")
+        page.click("#start")
+        live(page)
+        page.click("#status")
+        page.wait_for_timeout(2500)
+        clean("live, with the doctor")
+        link = page.evaluate("document.querySelector('#watch-link').href")
+        page.evaluate("liveface.close()")
+        clean("ended")
+        page.route("**/v1/sessions", lambda route: route.fulfill(status=401, body="{}"))
+        page.click("#start")
+        page.wait_for_selector("#key-field")
+        clean("locked")
+        page.goto(link)
+        page.wait_for_timeout(1500)
+        clean("watch")
+        page.goto(server.url + "admin")
+        page.wait_for_timeout(2500)
+        clean("admin")
+
+
+@pytest.mark.slow
+def test_every_control_is_reached_with_the_keyboard_in_the_order_it_is_seen(page: Any, server: Server):
+    start(page, server.url)
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        at = page.evaluate("document.activeElement.id || document.activeElement.name || ''")
+        if at in reached:
+            break
+        reached.append(at)
+    wanted = ["status", "numbers-toggle", "theme", "points", "hold", "microphone", "hands-free", "text", "voice"]
+    wanted += ["file", "say-go", "interrupt", "end", "avatar", "show-badge", "watch-link"]
+    assert [each for each in reached if each in wanted] == wanted
+
+
+STRANGERS = """<!doctype html><title>strangers</title><video autoplay muted playsinline></video>"""
+
+
+@pytest.mark.slow
+def test_strangers_whip_and_whep_clients_connect(tmp_path: Path, server: Server, speech: Path):
+    """`whip-whep`, by an author of the RFC: a voice goes up with one, the face comes down with the other."""
+    scripts = {name: node_module("whip-whep", name).read_text() for name in ("whip.js", "whep.js")}
+    with browser(tmp_path / "profile", speech) as context:
+        page = context.pages[0]
+        page.route("**/strangers", lambda route: route.fulfill(body=STRANGERS, content_type="text/html"))
+        for name, text in scripts.items():
+            page.route(
+                f"**/{name}",
+                lambda route, text=text: route.fulfill(body=text, content_type="text/javascript"),
+            )
+        page.goto(server.url + "strangers")
+        page.evaluate(
+            """async () => {
+                const { WHIPClient } = await import("/whip.js");
+                const { WHEPClient } = await import("/whep.js");
+                const ticket = await fetch("/v1/sessions", {
+                    method: "POST", headers: { "Content-Type": "application/json" },
+                    body: JSON.stringify({ transport: "webrtc" }),
+                }).then((answer) => answer.json());
+                const up = new RTCPeerConnection();
+                const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+                up.addTransceiver(microphone.getAudioTracks()[0], { direction: "sendonly", streams: [microphone] });
+                await new WHIPClient().publish(up, new URL(ticket.whip_url, location).href, ticket.token);
+                const down = new RTCPeerConnection();
+                down.addTransceiver("video", { direction: "recvonly" });
+                down.addTransceiver("audio", { direction: "recvonly" });
+                const stream = new MediaStream();
+                down.ontrack = ({ track }) => stream.addTrack(track);
+                const token = ticket.view_token ?? ticket.token;
+                await new WHEPClient().view(down, new URL(ticket.whep_url, location).href, token);
+                document.querySelector("video").srcObject = stream;
+                window.liveface = { stream, microphone };
+            }"""
+        )
+        page.wait_for_function("document.querySelector('video').videoWidth > 0", timeout=15_000)
+        playing(page)
+        seen = watch(page, 3)
+        assert seen.remote.max() > 0.02, "the voice that went up does not come down"
+
+
+@pytest.mark.slow
+def test_eyevinn_whip_and_whep_clients_connect(tmp_path: Path, server: Server, speech: Path):
+    """Eyevinn's WHIP client and WebRTC player, as they are published."""
+    whip = node_module("@eyevinn", "whip-web-client", "dist", "whip-client.modern.js")
+    player = node_module("@eyevinn", "webrtc-player", "dist", "main.js")
+    assert whip.exists()
+    assert player.exists()
+
+
+# The types
+
+
+@pytest.mark.slow
+def test_the_types_hold_and_the_declarations_are_those_of_the_code(tmp_path: Path):
+    tsc = node_module(".bin", "tsc")
+    checked = subprocess.run([str(tsc), "-p", "tsconfig.json"], cwd=NODE, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    subprocess.run([str(tsc), "-p", "tsconfig.types.json", "--outDir", str(tmp_path)], cwd=NODE, check=True)
+    fresh = next(tmp_path.rglob("liveface.d.ts")).read_text()
+    assert fresh == (PAGE / "liveface.d.ts").read_text(), "write liveface.d.ts again: see tests/clients/node"
