@@ -6,12 +6,13 @@ exporter and every runtime takes.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .rates import CHUNK, MEL_HOP, MEL_WINDOW, MELS, SAMPLE_RATE
-from .streaming import Layer, RunningMean, State
+from .streaming import Chain, Layer, Pointwise, RunningMean, Stack, State
 
 FLOOR = 1e-8
 """Power that is as good as silence; a full-scale sine has 1. Columns are log(1 + power / FLOOR): digital silence is 0,
@@ -26,6 +27,9 @@ FULL_SCALE = math.log1p(1 / FLOOR)
 
 USUAL = 6.4
 """Mean over bands and time of recorded speech: where running means begin."""
+
+SPREAD = 3.5
+"""Standard deviation of the same."""
 
 SILENT_BELOW = 3.4
 """Loudness under which a column is rather not speech. A quiet room measures 1, words 4.5 and more."""
@@ -73,6 +77,35 @@ def running_mean(columns_per_second: float = SAMPLE_RATE / MEL_HOP, seconds: flo
         prior=USUAL,
         silent_below=SILENT_BELOW,
     )
+
+
+class _Usual(nn.Module):
+    """Mel of a usual voice at a usual level, in units that networks like."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - USUAL) / SPREAD
+
+
+class _Spread(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / SPREAD
+
+
+def _fine(bands: int) -> Chain:
+    return Chain(Mel(bands=bands), Pointwise(_Usual()), Stack(CHUNK // MEL_HOP))
+
+
+HEARINGS: dict[str, tuple[int, Callable[[], Layer]]] = {
+    "mel40": (MELS, lambda: Chain(mel_40ms(), Pointwise(_Usual()))),
+    "mel": (MELS * CHUNK // MEL_HOP, lambda: _fine(MELS)),
+    "mel-mean": (
+        MELS * CHUNK // MEL_HOP,
+        lambda: Chain(Mel(), running_mean(), Pointwise(_Spread()), Stack(CHUNK // MEL_HOP)),
+    ),
+    "fbank26": (26 * CHUNK // MEL_HOP, lambda: _fine(26)),
+}
+"""What a landmark network may hear: its width per 40 ms frame, and the layer from pcm to it. `mel40` is the first
+paper's, `mel` four 10 ms columns, `mel-mean` the same less its running mean, `fbank26` Zheng et al.'s filter banks."""
 
 
 def _matrices(window: int, bands: int) -> dict[str, Tensor]:

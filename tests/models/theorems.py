@@ -76,7 +76,8 @@ def check_ages_share_a_batch(layer: Layer, x: Tensor, heard: int) -> None:
 def check_reset_touches_one_row(layer: Layer, x: Tensor, heard: int, row: int) -> None:
     _, state = layer(x[:, :heard], layer.silence(len(x)))
     fresh = torch.arange(len(x)) == row
-    after = reset_rows(state, layer.silence(1), fresh)
-    for was, now, silent in zip(leaves(state), leaves(after), leaves(layer.silence(len(x))), strict=True):
+    silence = layer.silence(1)
+    after = reset_rows(state, silence, fresh)
+    for was, now, silent in zip(leaves(state), leaves(after), leaves(silence), strict=True):
         assert torch.equal(now[~fresh], was[~fresh])
-        assert torch.equal(now[fresh], silent[fresh])
+        assert torch.equal(now[fresh], silent)
