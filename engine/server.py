@@ -41,12 +41,13 @@ from engine.lobby import BusyError, Guest, JoinedError, Lobby, Pcm, Speech, figu
 from engine.metrics import Metrics
 from engine.protocol import ProtocolError, event_to_json, parse_object
 from engine.session import DrainingError, House, Session, SessionClosedError
+from engine.start import StartError, open_worker, shelf_of
 from engine.tokens import TOKEN_SECONDS, Mint, TokenError, turn_credentials
 from engine.voices import ADVICE, VoiceError, Voices
 from engine.webrtc import BadOffer, Deadlines, Peers, Role
 from engine.websocket import Admission, serve_websocket
 from engine.worker import NoFreeSlot, UnknownAvatar, Worker, WorkerLost
-from models.avatar import PackageError, Shelf, default_shelf
+from models.avatar import PackageError, Shelf
 from models.rates import CHUNK_SECONDS, HEARD_RATE
 from models.runtime import AvatarCard
 
@@ -90,10 +91,6 @@ MEDIA_TYPES: Final = {
 
 Answer = web.StreamResponse
 Handler = Callable[[web.Request], Awaitable[Answer]]
-
-
-class StartError(RuntimeError):
-    """The server cannot start; the message is the one line that says why and what to change."""
 
 
 class ProblemError(Exception):
@@ -197,13 +194,13 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
         access = Access(mint, clock, config.host, key, config.access.anyone, config.access.origins)
     except ValueError as unsafe:
         raise StartError(str(unsafe)) from unsafe
-    shelf = Shelf(config.avatars_dir or default_shelf())
+    shelf = shelf_of(config)
     listener = _bind(config.host, config.port)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         files = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="files"))
         if worker is None:
-            worker = await stack.enter_async_context(_worker(config, clock, shelf))
+            worker = await stack.enter_async_context(open_worker(config, clock))
         metrics = Metrics()
         stack.enter_context(_default_executor())
         house = await stack.enter_async_context(House(worker, clock))
@@ -1007,35 +1004,6 @@ def _admission(rooms: Rooms, token: str | None, session_id: str | None) -> Admis
     return Admission()
 
 
-@asynccontextmanager
-async def _worker(config: Config, clock: Clock, shelf: Shelf) -> AsyncIterator[Worker]:
-    try:
-        folders = [_folder(shelf, name, config, clock) for name in config.avatar]
-        worker = Worker(
-            folders,
-            config.slots,
-            config.backend,
-            inline=config.runtime == "inline",
-            clock=clock,
-            lookahead=config.lookahead,
-        )
-        await worker.__aenter__()
-    except (PackageError, RuntimeError, ValueError, OSError, ImportError) as broken:
-        raise StartError(_one_line(broken)) from broken
-    try:
-        yield worker
-    finally:
-        await worker.__aexit__(None, None, None)
-
-
-def _folder(shelf: Shelf, name: str, config: Config, clock: Clock) -> Path:
-    folder = shelf.folder(name)
-    avatar = shelf.avatar(name)
-    if not (config.allow_unconsented and avatar.synthetic):
-        avatar.require_consent(clock.wall())
-    return folder
-
-
 @contextlib.contextmanager
 def _default_executor() -> Iterator[None]:
     """The loop's own pool is for name look-ups and the like. Media, files and voices have theirs."""
@@ -1159,10 +1127,6 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _port_taken(host: str, port: int, flag: str, reason: OSError) -> str:
     return f"cannot listen on {host}:{port}: {reason.strerror or reason}; choose another with {flag}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _bad_offer(bad: BadOffer) -> ProblemError:
