@@ -310,7 +310,8 @@ class Client:
         """Be gone without a word: no BYE, no DTLS close."""
         for protocol in list(self.ice._protocols):
             protocol.transport.abort()
-        self.ice._query_consent_task = None
+        if self.ice._query_consent_task is not None:
+            self.ice._query_consent_task.cancel()
 
     # what arrives
 
