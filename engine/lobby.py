@@ -313,7 +313,10 @@ class Lobby:
         while True:
             due += STATS_SECONDS
             await self._clock.sleep_until(due)
-            guest.session.tell(Event("stats", figures(guest.session, self._peers)))
+            told = figures(guest.session, self._peers)
+            for stage, milliseconds in told["stages_ms"].items():
+                self._metrics.stage.observe(milliseconds / 1000, stage=stage)
+            guest.session.tell(Event("stats", told))
 
 
 def figures(session: Session, peers: Peers) -> dict[str, Any]:

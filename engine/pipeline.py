@@ -41,6 +41,9 @@ FIRST_PATIENCE_SECONDS = 0.25
 FILE_FLIGHT = 6
 """Chunks on their way to the worker when no clock paces them."""
 
+STAGES_KEPT = 250
+"""Answers whose stage times are kept: ten seconds."""
+
 SILENCE = np.zeros(CHUNK, dtype=np.float32)
 QUIET = np.zeros(HEARD_CHUNK, dtype=np.int16)
 
@@ -74,6 +77,8 @@ class Pipeline:
         self.clock = clock
         self.listener = listener
         self.playout = Playout()
+        self.stage_seconds: dict[str, deque[float]] = {}
+        """What each stage of the model took, of the last answers."""
         self._deliver = deliver
         self._wants = wants
         self._coming: deque[Coming] = deque()
@@ -178,6 +183,8 @@ class Pipeline:
         if answer.cancelled() or coming.voided:
             return
         self.playout.ready(coming.position, self.clock.now())
+        for stage, seconds in (answer.result().stage_seconds or {}).items():
+            self.stage_seconds.setdefault(stage, deque(maxlen=STAGES_KEPT)).append(seconds)
         if self._newest is None or self._newest[0] < coming.position:
             self._newest = (coming.position, answer.result())
 

@@ -39,6 +39,7 @@ from engine.config import Config
 from engine.limits import Limits, Rate, retry_after
 from engine.lobby import BusyError, Guest, JoinedError, Lobby, Pcm, Speech, figures, lag_sampler
 from engine.metrics import Metrics
+from engine.probe import stamp
 from engine.protocol import ProtocolError, event_to_json, parse_object
 from engine.session import DrainingError, House, Session, SessionClosedError
 from engine.start import StartError, open_worker, shelf_of
@@ -203,7 +204,7 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
             worker = await stack.enter_async_context(open_worker(config, clock))
         metrics = Metrics()
         stack.enter_context(_default_executor())
-        house = await stack.enter_async_context(House(worker, clock))
+        house = await stack.enter_async_context(House(worker, clock, retouch=stamp if config.probe else None))
         peers = await stack.enter_async_context(_peers(config, clock, access))
         voices = await stack.enter_async_context(Voices.installed())
         lobby = await stack.enter_async_context(Lobby(house, peers, metrics, clock))

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -44,7 +44,15 @@ class SessionClosedError(RuntimeError):
 class Session:
     """One conversation. Made by `House.open` or `open_session`."""
 
-    def __init__(self, seat: Seat, clock: Clock, session_id: str, pacing: Pacing, transport: str) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        clock: Clock,
+        session_id: str,
+        pacing: Pacing,
+        transport: str,
+        retouch: Callable[[Moment], Moment] | None = None,
+    ) -> None:
         self.id = session_id
         self.card: AvatarCard = seat.card
         self.transport = transport
@@ -53,6 +61,7 @@ class Session:
         self.closed = asyncio.Event()
         self._clock = clock
         self._seat = seat
+        self._retouch = retouch
         self._listener = Listener(pacing)
         self._pipeline = Pipeline(seat, clock, self._listener, self._deliver, self._wants)
         self._outlets: dict[Channel[Moment], Wants] = {}
@@ -215,6 +224,9 @@ class Session:
             "skipped": listener.skipped,
             "queued_seconds": listener.queued,
             "outlets": len(self._outlets),
+            "stage_seconds": {
+                stage: sum(seconds) / len(seconds) for stage, seconds in self._pipeline.stage_seconds.items()
+            },
         }
 
     # Inside
@@ -292,6 +304,8 @@ class Session:
             self._stopped(segment_id, interrupted=False)
         if self._listener.room >= PIECE_SECONDS:
             self._room.set()
+        if self._retouch is not None:
+            moment = self._retouch(moment)
         for outlet in tuple(self._outlets):
             if not outlet.closed:
                 await outlet.put(moment)
@@ -307,8 +321,10 @@ class Session:
 class House:
     """The sessions of one server, and the doors: who may still come in, and how it empties."""
 
-    def __init__(self, worker: Worker, clock: Clock) -> None:
+    def __init__(self, worker: Worker, clock: Clock, retouch: Callable[[Moment], Moment] | None = None) -> None:
+        """`retouch` is done to every moment as it leaves: `probe.stamp`, for measuring."""
         self.worker = worker
+        self._retouch = retouch
         self.clock = clock
         self.sessions: dict[str, Session] = {}
         self.draining = False
@@ -344,7 +360,7 @@ class House:
         session_id = session_id or secrets.token_urlsafe(16)
         if session_id in self.sessions:
             raise ValueError(f"session {session_id} is open already")
-        session = Session(self.worker.seat(avatar), self.clock, session_id, pacing, transport)
+        session = Session(self.worker.seat(avatar), self.clock, session_id, pacing, transport, self._retouch)
         self.sessions[session_id] = session
         session._start()
         assert session._task is not None
