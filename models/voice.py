@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ _SHUT: Final = 0.60
 
 
 class Heard(NamedTuple):
-    """What a head says of each frame: logits of VISEMES [B, T, 12] and of a closure [B, T], MOUTH in 0…1 [B, T, 10]."""
+    """What a head says of a frame: logits of VISEMES [B, T, 12] and a closure [B, T], MOUTH in 0…1 [B, T, 10]."""
 
     visemes: Tensor
     closure: Tensor
@@ -115,6 +116,21 @@ class Voice(Layer):
         return code, state
 
 
+class Lips(Layer):
+    """Pcm [B, 640 T] → ARKit weights [B, T, len(LOOKAHEADS), 52]: all that a face without a head of its own needs."""
+
+    def __init__(self, encoder: VoiceEncoder) -> None:
+        super().__init__()
+        self.voice = Voice(encoder)
+
+    def silence(self, batch: int) -> State:
+        return self.voice.silence(batch)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        code, state = self.voice(x, state)
+        return torch.stack([mouth(self.voice.encoder.hear(code, k)) for k in LOOKAHEADS], dim=2), state
+
+
 def mouth(heard: Heard) -> Tensor:
     """ARKit weights [B, T, 52] of what was heard: only the mouth moves. A closure parts nothing: lips meet."""
     sealed = ((heard.closure.sigmoid() - _CLOSES) / (_SHUT - _CLOSES)).clamp(0, 1)
@@ -141,6 +157,17 @@ def save(path: Path, voice: VoiceEncoder, **made: str) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in voice.state_dict().items()}
     save_file(tensors, partial, {"format": "pt", "arch": "liveface.voice.1", "made": json.dumps(made)})
     partial.replace(path)
+
+
+def ship(directory: Path, encoder: VoiceEncoder, **made: str) -> None:
+    """Everything that serving needs: `voice.safetensors`, `lips.onnx` and its `silence.safetensors`."""
+    from models.runtime.graphs import export  # the exporter is heavy, and nobody else needs it
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save(directory / "voice.safetensors", encoder, **made)
+    graph, silence = export(Lips(encoder), torch.zeros(1, CHUNK))
+    (directory / "lips.onnx").write_bytes(graph)
+    save_arrays({f"state_{n}": leaf for n, leaf in enumerate(silence)}, directory / "silence.safetensors")
 
 
 def load(path: Path) -> VoiceEncoder:

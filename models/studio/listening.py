@@ -32,7 +32,7 @@ from models.studio.speech import Espeak, Plan, Utterance, augment, corpus, flite
 
 Floats = npt.NDArray[np.float32]
 
-UNHEARD = ("slt", "espeak:en-us+quincy", "espeak:en-gb+shelby")
+UNHEARD = ("slt", "espeak:en-us+quincy", "espeak:en-us+shelby")
 FRAMES = 72
 """Of a training crop: 2.9 s."""
 
