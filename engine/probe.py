@@ -2,8 +2,9 @@
 
 With `liveface serve --probe` every moment goes through `stamp`: in the upper left corner its position is written as
 blocks of 8 x 8 black or white pixels, three rows of eight: 16 bits of number, one that says whether the moment's own
-sound is loud, three of nothing, and 4 of check sum. Blocks that large survive VP8 at 250 kbit/s (tests). A receiver
-thus knows, without any clock in common, which 40 ms of sound it sees, and by the loud bit which of its own they are.
+sound is loud, one that the picture is the one before again, two of nothing, and 4 of check sum. Blocks that large
+survive VP8 at 250 kbit/s (tests). A receiver thus knows, without any clock in common, which 40 ms of sound it sees, and
+by the loud bit which of its own they are.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ class Mark:
     """What a stamped picture says."""
 
     number: int
-    loud: bool
+    loud: bool = False
+    repeated: bool = False
 
 
 def stamp(moment: Moment) -> Moment:
@@ -43,7 +45,7 @@ def stamp(moment: Moment) -> Moment:
     picture = moment.picture
     if picture is None or picture.height < ROWS * BLOCK or picture.width < COLUMNS * BLOCK:
         return moment
-    bits = _bits(Mark(moment.pts // HEARD_CHUNK % NUMBERS, loud(moment.heard)))
+    bits = _bits(Mark(moment.pts // HEARD_CHUNK % NUMBERS, loud(moment.heard), moment.repeated))
     height, width = ROWS * BLOCK, COLUMNS * BLOCK
     y, u, v = picture.y.copy(), picture.u.copy(), picture.v.copy()
     y[:height, :width] = np.where(bits.reshape(ROWS, COLUMNS), WHITE, BLACK).repeat(BLOCK, 0).repeat(BLOCK, 1)
@@ -63,7 +65,7 @@ def read(luma: Luma) -> Mark | None:
     if np.abs(means - middle).min() < CLEAR:
         return None
     bits = means > middle
-    mark = Mark(int(bits[:BITS] @ (1 << np.arange(BITS))), bool(bits[BITS]))
+    mark = Mark(int(bits[:BITS] @ (1 << np.arange(BITS))), bool(bits[BITS]), bool(bits[BITS + 1]))
     return mark if np.array_equal(bits, _bits(mark)) else None
 
 
@@ -74,7 +76,7 @@ def loud(heard: Heard) -> bool:
 
 def _bits(mark: Mark) -> npt.NDArray[np.bool_]:
     """24 bits, as they stand in rows."""
-    value = mark.number | mark.loud << BITS
+    value = mark.number | mark.loud << BITS | mark.repeated << (BITS + 1)
     # Odd factors: any one wrong bit changes the sum.
     check = 9 + sum((value >> shift & 15) * factor for shift, factor in ((0, 1), (4, 3), (8, 5), (12, 7), (16, 11)))
     value |= (check & 15) << 20

@@ -1,5 +1,6 @@
 """The number in the picture survives what happens to pictures."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -27,10 +28,10 @@ def moment(number: int, level: int = 0, of: Picture | None = None) -> Moment:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 10**7), st.booleans())
-def test_what_is_stamped_is_read(number, loud):
-    stamped = stamp(moment(number, LOUD + 1 if loud else LOUD - 1))
-    assert read(stamped.picture.y) == Mark(number % NUMBERS, loud)
+@given(st.integers(0, 10**7), st.booleans(), st.booleans())
+def test_what_is_stamped_is_read(number, loud, repeated):
+    stamped = stamp(replace(moment(number, LOUD + 1 if loud else LOUD - 1), repeated=repeated))
+    assert read(stamped.picture.y) == Mark(number % NUMBERS, loud, repeated)
 
 
 def test_nothing_but_the_corner_of_a_copy_changes():
