@@ -26,12 +26,14 @@ from models.studio.presenter.sdf import (
     sphere,
 )
 
-MOUTH_Y: Final = -0.70
+MOUTH_Y: Final = -0.665
 EYE: Final = (0.328, 0.0, 0.540)
 EYE_R: Final = 0.225
 PIVOT: Final = (0.0, -0.95, -0.15)  # the head turns about this point of the neck
 BODY_UP: Final = 0.31
 HINGE: Final = (-0.15, 0.0)  # y, z of the jaw joint
+
+WALL: Final = 0.05  # of flesh between the mouth's inside and the air
 
 SKIN, EYES, TEETH, TONGUE, HAIR, CLOTH = range(6)
 
@@ -88,6 +90,17 @@ def jaw_moved(x: Tensor, y: Tensor, z: Tensor, pose: Pose) -> tuple[Tensor, Tens
 def jaw_share(y: Tensor, z: Tensor) -> Tensor:
     """How much of the jaw's movement the skin at this height takes: 0 at the cheekbones, 1 at the chin."""
     return smoothstep(-0.36, -1.12, y + 0.30 * (0.85 - z))
+
+
+def skin_moved(rest: Tensor, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
+    """[P, 3] at rest → posed: the inverse of the warp that `skin` draws with, by fixed point."""
+    x, y, z = rest.unbind(1)
+    qx, qy, qz = x, y, z
+    for _ in range(16):
+        jx, jy, jz = jaw_rest(qx, qy, qz, pose)
+        w = jaw_share(qy, qz)
+        qx, qy, qz = qx + x - mix(qx, jx, w), qy + y - mix(qy, jy, w), qz + z - mix(qz, jz, w)
+    return qx, qy, qz
 
 
 class Lips:
@@ -172,8 +185,8 @@ def brow(x: Tensor, y: Tensor, pose: Pose, who: Traits) -> tuple[Tensor, Tensor]
     return (y - mid) / half, t
 
 
-def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> Tensor:
-    """Head, without neck."""
+def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> tuple[Tensor, Tensor]:
+    """Head, without neck → as it is seen; as it would be with the mouth sewn shut, to clamp what must stay inside."""
     jx, jy, jz = jaw_rest(x, y, z, pose)
     w = jaw_share(y, z)
     rx, ry, rz = mix(x, jx, w), mix(y, jy, w), mix(z, jz, w)  # rest-space point of the stretched lower face
@@ -182,7 +195,7 @@ def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> Tensor:
 
     d = ellipsoid(x, ry, rz, (0, 0.33, -0.10), (0.73, 0.82, 0.92))
     d = smin(d, ellipsoid(rx, ry, rz, (0, -0.22, 0.16), (who.face_width, 0.72, 0.66)), 0.20)
-    corner, point = (who.jaw_width, who.jaw_y, 0.02), (0.04, -0.96, 0.58)
+    corner, point = (who.jaw_width, who.jaw_y, 0.02), (0.075, -0.955, 0.56)
     jaw = cone(rax, ry, rz, corner, point, who.jaw_radius, 0.5 * who.jaw_radius + 0.06)
     d = smin(d, jaw, 0.18)
     d = smin(d, ellipsoid(rx, ry, rz, (0, -0.97, 0.69), who.chin), 0.18)
@@ -197,14 +210,14 @@ def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> Tensor:
     d = d - who.brow_ridge * bump(soft, y, z, (0.30, 0.21, 0.78), (0.26, 0.10, 0.4))
     d = d + 0.045 * bump(soft, y, z, (0.20, 0.02, 0.75), (0.10, 0.11, 0.3))
     d = d + 0.030 * bump(soft, y, z, (0.70, 0.22, 0.40), (0.16, 0.22, 0.3))
-    d = d + 0.022 * bump(rx, ry, rz, (0, -0.86, 0.85), (0.17, 0.055, 0.3))
+    d = d + 0.022 * bump(rx, ry, rz, (0, -0.83, 0.85), (0.17, 0.055, 0.3))
     frown = (pose.brow_down_l + pose.brow_down_r) / 2
     d = d - 0.030 * bump(soft, y, z, (0.12, 0.24, 0.8), (0.09, 0.09, 0.3)) * frown
 
-    d = smin(d, nose(x, soft, y, z, who), 0.10)
-    nostril = ellipsoid(soft, y - 0.12 * (soft - 0.06), z, (0.048, -0.444, 0.935), (0.028, 0.024, 0.046))
+    d = smin(d, nose(x, soft, y, z, who), 0.125)
+    nostril = ellipsoid(soft, y - 0.12 * (soft - 0.06), z, (0.050, -0.440, 0.915), (0.028, 0.024, 0.046))
     d = smax(d, -nostril, 0.03)
-    d = d + 0.012 * bump(x, y, z, (0, -0.56, 0.92), (0.028, 0.07, 0.2))
+    d = d + 0.012 * bump(x, y, z, (0, -0.535, 0.92), (0.028, 0.06, 0.2))
     d = smin(d, ear(soft, y, z), 0.05)
 
     # eyes: a lid shell over the ball, then the almond cut through it
@@ -224,15 +237,16 @@ def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> Tensor:
     d = d + front * 0.007 * bump(soft, y, z, (lips.width + 0.012, end, 0.8), (0.040, 0.035, 0.4))
     cavity = ellipsoid(x, (y + jy) / 2, (z + jz) / 2, (0, MOUTH_Y - 0.02, 0.48), (0.26, 0.07, 0.27))
     cavity = torch.minimum(cavity, ellipsoid(jx, jy, jz, (0, MOUTH_Y - 0.03, 0.46), (0.24, 0.075, 0.25)))
+    cavity = smax(cavity, d + WALL, 0.03)  # no mix of weights may wear the cheek or the chin through
     hole = smin(torch.maximum(lips.slit, 0.40 - z), cavity, 0.05)
-    return smax(d, -hole, 0.055)
+    return smax(d, -hole, 0.055), d
 
 
 def nose(x: Tensor, soft: Tensor, y: Tensor, z: Tensor, who: Traits) -> Tensor:
-    d = cone(x, y, z, (0, 0.13, 0.735), (0, -0.31, 0.965), who.nose_bridge, who.nose_tip * 0.9)
-    d = smin(d, sphere(x, y, z, (0, -0.345, 0.990), who.nose_tip), 0.08)
+    d = cone(x, y, z, (0, 0.13, 0.735), (0, -0.31, 0.945), who.nose_bridge, who.nose_tip * 0.9)
+    d = smin(d, sphere(x, y, z, (0, -0.340, 0.968), who.nose_tip), 0.09)
     wing = (who.nose_tip * 0.74, who.nose_tip * 0.76, who.nose_tip * 1.15)
-    return smin(d, ellipsoid(soft, y, z, (who.nose_width, -0.388, 0.872), wing), 0.06)
+    return smin(d, ellipsoid(soft, y, z, (who.nose_width, -0.383, 0.862), wing), 0.06)
 
 
 def ear(soft: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -274,11 +288,11 @@ def eyes(x: Tensor, y: Tensor, z: Tensor, who: Traits) -> Tensor:
 def opening(x: Tensor, y: Tensor, z: Tensor, haircut: str) -> Tensor:
     """Level sets of the hair's edge in front view: negative over the face. Strands run along them."""
     if haircut == "bob":
-        yy = y + 0.30 * (torch.sqrt((x - 0.20) ** 2 + 0.003)) + 0.25
+        yy = y + 0.25 * (torch.sqrt((x - 0.18) ** 2 + 0.010)) + 0.165
         wide = 0.60 - 0.05 * smoothstep(-0.2, -0.9, y)
         q = ((x / wide).abs() ** 2.4 + (yy.abs() / 0.97) ** 2.4 + 1e-6) ** (1 / 2.4)
         return (q - 1) * 0.6
-    line = 0.62 + 1.5 * (z - 0.66) - 0.10 * (x / 0.5) ** 2 + 0.05 * ridge(x.abs() - 0.42, 0.12)
+    line = 0.665 - 0.10 * (x / 0.5) ** 2 + 0.05 * ridge(x.abs() - 0.42, 0.12) - 2.0 * (0.30 - z).clamp(min=0)
     return smax(x.abs() - 0.62 - 0.10 * smoothstep(0.3, 0.7, y), y - line, 0.15)
 
 
@@ -301,12 +315,13 @@ def hair(x: Tensor, y: Tensor, z: Tensor, haircut: str) -> Tensor:
         d = smax(d, -torch.maximum(o, 0.02 - z), 0.13)
         clumps = 0.010 * torch.sin(u * 55 + 2.0 * torch.sin(u * 9)) + 0.005 * torch.sin(u * 131 + 1.3 * y)
         return d + clumps * smoothstep(0.02, 0.14, o)
-    d = ellipsoid(x, y, z, (0, 0.38, -0.12), (0.775, 0.83, 0.945))
-    d = smin(d, ellipsoid(x, y, z, (-0.05, 0.86, 0.22), (0.57, 0.33, 0.62)), 0.20)
-    d = smax(d, -torch.maximum(o, 0.28 - z), 0.20)
+    # a shell over the skull, full on top, cropped at the sides, thinning to nothing at the hairline
+    edge = smoothstep(-0.06, 0.50, o) ** 0.7
+    full = 0.040 + 0.150 * smoothstep(0.55, 1.05, y) * smoothstep(-0.5, 0.35, z)
+    d = ellipsoid(x, y, z, (0, 0.33, -0.10), (0.73, 0.82, 0.92)) - full * edge + 0.05 * (1 - edge)
     d = smax(d, -0.05 - 0.5 * smoothstep(0.2, -0.5, z) - y, 0.06)
     d = smax(d, -ellipsoid(x.abs(), y, z, (0.80, -0.12, -0.05), (0.16, 0.30, 0.20)), 0.05)
-    clumps = 0.014 * torch.sin(u * 34 + 2.0 * torch.sin(u * 13 + 3 * z)) + 0.006 * torch.sin(u * 103 + 5 * z)
+    clumps = 0.007 * torch.sin(u * 34 + 2.0 * torch.sin(u * 13 + 3 * z)) + 0.003 * torch.sin(u * 103 + 5 * z)
     cropped = 0.25 + 0.75 * smoothstep(0.72, 0.45, x.abs())  # at the sides
     return d + clumps * smoothstep(0.02, 0.20, o) * cropped
 
@@ -339,11 +354,12 @@ def parts(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits, haircut: str
     """World point → distances to skin, eyes, teeth, tongue, hair, cloth."""
     hx, hy, hz = to_head(x, y, z, pose, who)
     bx, by, bz = to_body(x, y, z, pose)
+    seen, sewn = skin(hx, hy, hz, pose, who)
     return (
-        smin(skin(hx, hy, hz, pose, who), neck(bx, by, bz, who), 0.10),
+        smin(seen, neck(bx, by, bz, who), 0.10),
         eyes(hx, hy, hz, who),
-        teeth(hx, hy, hz, pose),
-        tongue(hx, hy, hz, pose),
+        torch.maximum(teeth(hx, hy, hz, pose), sewn + 0.4 * WALL),
+        torch.maximum(tongue(hx, hy, hz, pose), sewn + 0.4 * WALL - pose.tongue),
         hair(hx, hy, hz, haircut),
         cloth(bx, by, bz, who),
     )

@@ -15,18 +15,18 @@ from models.studio.presenter.sdf import Number, Tensor, Triple
 class Traits(NamedTuple):
     """Proportions, then colours. The defaults are Mira."""
 
-    face_length: Number = 0.885  # of everything below the eyes
-    jaw_width: Number = 0.365
+    face_length: Number = 0.865  # of everything below the eyes
+    jaw_width: Number = 0.395
     jaw_y: Number = -0.52
     jaw_radius: Number = 0.125
-    face_width: Number = 0.590
-    chin: Triple = (0.095, 0.100, 0.115)
+    face_width: Number = 0.600
+    chin: Triple = (0.125, 0.100, 0.115)
     muzzle: Triple = (0.32, 0.30, 0.352)
     cheek: Number = 0.062
     brow_ridge: Number = 0.05
-    nose_width: Number = 0.069
+    nose_width: Number = 0.074
     nose_tip: Number = 0.060
-    nose_bridge: Number = 0.050
+    nose_bridge: Number = 0.054
     lip_upper: Number = 0.074
     lip_lower: Number = 0.108
     lip_full: Number = 0.056
@@ -38,7 +38,7 @@ class Traits(NamedTuple):
     lash: Number = 0.021
     neck: Number = 0.38
     shoulder: Number = 1.18
-    brow_thick: Number = 0.046
+    brow_thick: Number = 0.036
     brow_y: Number = 0.265
     beard: Number = 0.0
     skin: Triple = (0.66, 0.40, 0.29)
@@ -128,8 +128,8 @@ ADA = Identity(
     "Ada",
     "bob",
     Traits(
-        face_length=0.90,
-        jaw_width=0.38,
+        face_length=0.88,
+        jaw_width=0.405,
         face_width=0.605,
         nose_width=0.088,
         nose_tip=0.068,

@@ -54,7 +54,7 @@ class Landmarks:
 
     def _one(self, presenter: Presenter, pose: Pose, size: int) -> Tensor:
         who = presenter.traits
-        x, y, z = skin_moved(self.rest, pose)
+        x, y, z = head.skin_moved(self.rest, pose)
         y = y + _brow_lift(self.rest, pose)
         x, y = _on_lips(self.rest, x, y, pose, neutral(presenter), who)
         x, y = _on_lids(self.rest, x, y, pose, who)
@@ -67,17 +67,6 @@ class Landmarks:
 def neutral(presenter: Presenter) -> Pose:
     """Lips closed, jaw shut, looking straight ahead."""
     return presenter.pose(torch.zeros(1, len(face.ARKIT_52)))
-
-
-def skin_moved(rest: Tensor, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
-    """[P, 3] at rest → posed: the inverse of the warp that `head.skin` draws with, by fixed point."""
-    x, y, z = rest.unbind(1)
-    qx, qy, qz = x, y, z
-    for _ in range(16):
-        jx, jy, jz = head.jaw_rest(qx, qy, qz, pose)
-        w = head.jaw_share(qy, qz)
-        qx, qy, qz = qx + x - mix(qx, jx, w), qy + y - mix(qy, jy, w), qz + z - mix(qz, jz, w)
-    return qx, qy, qz
 
 
 def _brow_lift(rest: Tensor, pose: Pose) -> Tensor:
@@ -129,6 +118,6 @@ def _front(x: Tensor, y: Tensor, z: Tensor, presenter: Presenter, pose: Pose) ->
     t = torch.full_like(x, 1.25)
     h = t
     for _ in range(40):
-        h = head.skin(x, y, t, pose, presenter.traits)
+        h, _ = head.skin(x, y, t, pose, presenter.traits)
         t = t - 0.7 * h
     return torch.where((h.abs() < 0.02) & (t > 0.45), t, z)

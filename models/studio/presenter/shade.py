@@ -156,12 +156,12 @@ def skin_albedo(hit: Hit, pose: Pose, who: Traits, haircut: str) -> tuple[Tensor
     h, t = brow(x, y, pose, who)
     hairs = noise2(t * 46 - h * 3.4, h * 0.7 + t * 6 + 5)
     edge = smoothstep(1.0 + 0.35 * (hairs - 0.5), 0.35, h.abs())
-    brows = front * edge * smoothstep(-0.02, 0.16, t) * smoothstep(1.06, 0.85, t) * (0.75 + 0.25 * hairs)
+    brows = 0.6 * front * edge * smoothstep(-0.02, 0.16, t) * smoothstep(1.06, 0.85, t) * (0.75 + 0.25 * hairs)
     base = blend(base, who.brow, brows)
     rough = mix(rough, torch.full_like(rough, 0.7), brows)
 
     scalp = smoothstep(-0.055, 0.005, opening(x, y, z, haircut)) * smoothstep(0.1, 0.5, y)
-    base = blend(base, scaled(who.hair, 1.5), 0.85 * scalp)
+    base = blend(base, scaled(who.hair, 1.5), 0.6 * scalp)
 
     lips = Lips(x, y, pose, who)
     ends = smoothstep(1.03, 0.93, lips.s)
@@ -200,19 +200,24 @@ def lid_paint(base: Tensor, x: Tensor, y: Tensor, front: Tensor, pose: Pose, who
 def beard(
     x: Tensor, y: Tensor, jaw_y: Tensor, z: Tensor, base: Tensor, rough: Tensor, lip: Tensor, who: Traits
 ) -> tuple[Tensor, Tensor]:
+    mask = beard_mask(x, y, jaw_y, z, who)
+    hairs = noise2(x * 85 + y * 12, y * 26 + 7)
+    mask = (mask * smoothstep(0.05, 0.55, mask + 0.35 * (hairs - 0.5))) * (0.72 + 0.28 * hairs)
+    mask = mask * (1 - lip)
+    return blend(base, scaled(who.hair, 0.8), mask * 0.62), mix(rough, torch.full_like(rough, 0.75), mask)
+
+
+def beard_mask(x: Tensor, y: Tensor, jaw_y: Tensor, z: Tensor, who: Traits) -> Tensor:
+    """Where a beard grows, 0…1, in head space."""
     ax = x.abs()
     cheek_line = -0.50 - 0.30 * smoothstep(0.70, 0.25, ax) + 0.28 * smoothstep(0.52, 0.68, ax)
     area = smoothstep(0.66, 0.62, ax) * smoothstep(0.05, -0.05, jaw_y - cheek_line) * smoothstep(-0.15, 0.05, z)
     area = area * smoothstep(-1.22, -1.05, jaw_y - 0.25 * (0.7 - z))
-    tache = smoothstep(0.115, 0.02, (y + 0.580 + 0.30 * ax * ax).abs()) * smoothstep(0.36, 0.28, ax)
+    tache = smoothstep(0.115, 0.02, (y + 0.548 + 0.30 * ax * ax).abs()) * smoothstep(0.36, 0.28, ax)
     tache = tache * smoothstep(0.4, 0.6, z)
-    under_lip = 1 - 0.6 * bump(ax, jaw_y, z, (0.13, -0.84, 0.9), (0.06, 0.035, 0.4))
-    side = bump(ax, jaw_y, z, (0.31, -0.74, 0.8), (0.07, 0.16, 0.4))
-    mask = torch.maximum(torch.maximum(area * under_lip, tache * 0.95), 0.75 * side).clamp(0, 1)
-    hairs = noise2(x * 85 + y * 12, y * 26 + 7)
-    mask = (mask * smoothstep(0.05, 0.55, mask + 0.35 * (hairs - 0.5))) * (0.72 + 0.28 * hairs) * who.beard
-    mask = mask * (1 - lip)
-    return blend(base, scaled(who.hair, 0.55), mask * 0.92), mix(rough, torch.full_like(rough, 0.75), mask)
+    under_lip = 1 - 0.6 * bump(ax, jaw_y, z, (0.13, -0.81, 0.9), (0.06, 0.035, 0.4))
+    side = bump(ax, jaw_y, z, (0.31, -0.71, 0.8), (0.07, 0.16, 0.4))
+    return torch.maximum(torch.maximum(area * under_lip, tache * 0.95), 0.75 * side).clamp(0, 1) * who.beard
 
 
 def eye(hit: Hit, pose: Pose, who: Traits) -> Tensor:
