@@ -29,7 +29,6 @@ style: $(STAMPS)/dev  ## ruff, its format, and mypy --strict
 
 check: $(STAMPS)/dev $(STAMPS)/node | deps  ## everything slow: newcomer's path, full fuzz, browser matrix
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(TESTS)
-	sh .ci/newcomer
 
 soak: $(STAMPS)/dev | deps  ## a thousand sessions come and go
 	$(BIN)/python -m tests.soak.churn $(SOAK)

@@ -1,4 +1,4 @@
-"""The voice encoder's lessons: `python -m models.studio.listening OUT.safetensors`.
+"""The voice encoder's lessons: `liveface studio voice OUT`.
 
 It listens to the studio's corpus, clean and augmented, and learns phone classes, closures and articulation at every
 look-ahead at once. What counts is measured on voices that it never heard, since the score on training voices is no
@@ -250,7 +250,7 @@ def prepare(plan: Plan, cache: Path, copies: int, seed: int) -> tuple[list[Lesso
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.studio.listening", description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="directory that the encoder is shipped in")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/liveface/speech")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--copies", type=int, default=2)
@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(chosen.seed, chosen.flite, chosen.espeak, hold_out=tuple(chosen.hold_out))
     training, tests = prepare(plan, chosen.cache, chosen.copies, chosen.seed)
     encoder = teach(training, minutes=chosen.minutes, seed=chosen.seed)
-    voice.save(chosen.out, encoder, seed=str(chosen.seed), minutes=str(chosen.minutes), unheard=",".join(plan.hold_out))
+    voice.ship(chosen.out, encoder, seed=str(chosen.seed), minutes=str(chosen.minutes), unheard=",".join(plan.hold_out))
     report = {name: examine(encoder, lessons) for name, lessons in tests.items()}
     table = Table("voice", "K", "visemes", "closure recall", "precision", "opening r")
     for name, rows in report.items():

@@ -5,7 +5,6 @@ flite prints the times of its phones itself; espeak-ng tells them to whoever loa
 the phone times exact. The same seed gives the same corpus; what was spoken once is kept and found again.
 """
 
-import argparse
 import ctypes
 import ctypes.util
 import hashlib
@@ -24,7 +23,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soxr
-from rich.progress import track
 
 from models.rates import SAMPLE_RATE
 from models.studio.articulation import Phone
@@ -364,28 +362,3 @@ def load(path: Path) -> Utterance:
         )
         sound = kept["sound"].astype(np.float32) / 32767
         return Utterance(str(kept["voice"]), str(kept["text"]), sound, phones)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`liveface studio speech`."""
-    parser = argparse.ArgumentParser(
-        prog="liveface studio speech",
-        description="Speak a corpus with exact phone times.",
-        epilog="example: liveface studio speech corpus/ --espeak 200 --flite 50",
-    )
-    parser.add_argument("out", type=Path, help="directory of the .npz files")
-    parser.add_argument("--flite", type=int, default=120, help="sentences for each flite voice")
-    parser.add_argument("--espeak", type=int, default=700, help="utterances of espeak-ng")
-    parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args(arguments)
-    plan = Plan(chosen.seed, chosen.flite, chosen.espeak)
-    total = plan.per_flite_voice * len(FLITE_VOICES) + plan.espeak_utterances
-    seconds = 0.0
-    try:
-        for spoken in track(corpus(plan, chosen.out), description="speaking", total=total):
-            seconds += spoken.seconds
-    except MissingVoiceError as missing:
-        print(missing)
-        return 2
-    print(f"{seconds / 60:.1f} minutes of speech in {chosen.out}")
-    return 0
