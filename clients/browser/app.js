@@ -564,7 +564,7 @@ async function startMeter() {
   meter = null;
   if (!probe || !face.microphone) return;
   const { Meter } = await import("./meter.js");
-  const started = new Meter({ video, microphone: face.microphone, remote: face.stream, context, peer: () => face.stats() });
+  const started = new Meter({ video, microphone: face.microphone, remote: face.stream });
   meter = started;
   await started.start();
 }

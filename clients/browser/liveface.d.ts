@@ -82,7 +82,7 @@ export const PATIENCE: Readonly<{
 }>;
 /**
  * @typedef {"idle"|"asking"|"connecting"|"live"|"waiting"|"failed"|"closed"} State
- * @typedef {{ session_id: string, token?: string, whip_url?: string, whep_url?: string, ice_servers?: RTCIceServer[],
+ * @typedef {{ session_id: string, token?: string, whip_url?: string, whep_url?: string, watch_url?: string, ice_servers?: RTCIceServer[],
  *   expires_at?: number|string, disclosure?: Disclosure }} Ticket what `POST /v1/sessions` answers
  * @typedef {{ ai_generated: boolean, label?: string }} Disclosure
  * @typedef {{ id: string, title?: string, portrait_url?: string, width?: number, height?: number,
@@ -397,6 +397,7 @@ export type Ticket = {
     token?: string;
     whip_url?: string;
     whep_url?: string;
+    watch_url?: string;
     ice_servers?: RTCIceServer[];
     expires_at?: number | string;
     disclosure?: Disclosure;
@@ -452,7 +453,7 @@ declare class Call {
     /** The browser's clock when bytes last grew. */
     fed: number;
     bytes: number;
-    /** Closes, and tells the server, so that the seat is free at once. */
-    end(): void;
+    /** Closes, and tells the server, so that the seat is free at once. @param {string} server */
+    end(server: string): void;
 }
 export {};
