@@ -941,7 +941,8 @@ class Peer:
         if broadcast is not None:
             broadcast.remove(self)
             await self._shared.retire(broadcast)
-        await close_connection(self._connection, self._shared.deadlines.close)
+        async with self._shared.closing:
+            await close_connection(self._connection, self._shared.deadlines.close)
         self._shared.forget(self)
 
 
@@ -978,6 +979,8 @@ class _Shared:
         self.peers: dict[str, Peer] = {}
         self.broadcasts: dict[str, Broadcast] = {}
         self.totals: dict[str, float] = {}
+        self.closing = asyncio.Semaphore(2)
+        """When all leave at once they are closed in turns of the loop, so that those who stay notice nothing."""
         self._ntp_zero = clock.wall() - clock.now() + NTP_EPOCH  # once: a step of the wall clock moves no report
         self._warned: set[str] = set()
 
