@@ -329,7 +329,7 @@ def figures(session: Session, peers: Peers) -> dict[str, Any]:
     return {
         "fps": round(said["fps"], 2),
         "latency_ms": {"p50": _milliseconds(said["latency_p50"]), "p95": _milliseconds(said["latency_p95"])},
-        "stages_ms": {stage: round(value, 2) for stage, value in stages.items() if math.isfinite(value)},
+        "stages_ms": {stage: round(value, 2) for stage, value in stages.items() if math.isfinite(value) and value > 0},
         "late": said["repeated"],
         "repeated": said["repeated"],
         "queued_seconds": round(said["queued_seconds"], 2),
