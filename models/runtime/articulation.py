@@ -12,10 +12,11 @@ import numpy as np
 from models.rates import CHUNK, FRAME_RATE, MEL_HOP, MEL_WINDOW, SAMPLE_RATE
 from models.runtime import Floats
 
-OPENING, ROUNDING, WIDTH, TEETH, FUNNEL, PRESS = range(6)
-"""Places in an articulation [6]; each 0…1. Teeth: as in s; funnel: as in sh; press: as in m and p."""
+OPENING, ROUNDING, WIDTH, TEETH, FUNNEL, PRESS, BITE = range(7)
+"""Places in an articulation [7]; each 0…1. Teeth: as in s; funnel: as in sh; press: as in m and p; bite: as in f, which
+no rule here can hear."""
 
-REST: Final[Floats] = np.zeros(6, np.float32)
+REST: Final[Floats] = np.zeros(7, np.float32)
 REST.setflags(write=False)
 
 _TRANSFORM = 512
@@ -33,8 +34,8 @@ SHUT_BELOW_SPEECH_DB: Final = 28.0
 OPEN_BELOW_SPEECH_DB: Final = 3.0
 SILENT_DB: Final = -62.0
 
-ATTACK: Final = np.array([0.85, 0.6, 0.6, 0.85, 0.7, 0.9], np.float32)
-RELEASE: Final = np.array([0.6, 0.5, 0.5, 0.7, 0.6, 0.6], np.float32)
+ATTACK: Final = np.array([0.85, 0.6, 0.6, 0.85, 0.7, 0.9, 1.0], np.float32)
+RELEASE: Final = np.array([0.6, 0.5, 0.5, 0.7, 0.6, 0.6, 1.0], np.float32)
 """Shares of the way that is left, gone in one frame: at rest 200 ms after the sound."""
 
 NEARLY_REST: Final = 0.03
@@ -46,19 +47,23 @@ class Heard:
 
     past: Floats  # the last samples, for the first window of the next chunk
     speech_db: float
-    raw: Floats  # [K + 2, 6]: what the last chunks sounded like, oldest first
-    shown: Floats  # [6]: the last answer
+    raw: Floats  # [K + 2, 7]: what the last chunks sounded like, oldest first
+    shown: Floats  # [7]: the last answer
     rests: int  # answers still to come that are for chunks before the first
 
 
 def silence(lookahead: int) -> Heard:
     return Heard(
-        np.zeros(MEL_WINDOW - MEL_HOP, np.float32), SPEECH_DB, np.zeros((lookahead + 2, 6), np.float32), REST, lookahead
+        np.zeros(MEL_WINDOW - MEL_HOP, np.float32),
+        SPEECH_DB,
+        np.zeros((lookahead + 2, len(REST)), np.float32),
+        REST,
+        lookahead,
     )
 
 
 def hear(state: Heard, pcm: Floats) -> tuple[Heard, Floats]:
-    """One chunk [640] in; the articulation [6] of the frame K chunks ago out."""
+    """One chunk [640] in; the articulation [7] of the frame K chunks ago out."""
     pcm = np.clip(np.nan_to_num(pcm), -1, 1)
     samples = np.concatenate([state.past, pcm])
     bands = band_powers(samples)
@@ -82,7 +87,7 @@ def band_powers(samples: Floats) -> Floats:
 
 
 def _sounds_like(bands: Floats, level: float, speech_db: float) -> Floats:
-    """[6] of one chunk alone."""
+    """[7] of one chunk alone."""
     if level < SILENT_DB:
         return REST
     bottom, low, middle, upper, bright, sharp, air = (float(power) + 1e-12 for power in bands)
@@ -108,6 +113,7 @@ def _sounds_like(bands: Floats, level: float, speech_db: float) -> Floats:
             loud**0.5 * (hiss - funnel),
             loud**0.5 * funnel,
             murmur * voiced * _ramp(loud, 0.15, 0.4),
+            0.0,
         ],
         np.float32,
     )

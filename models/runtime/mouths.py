@@ -14,7 +14,7 @@ import numpy.typing as npt
 from models import face
 from models.avatar import Array
 from models.runtime import Bytes, Floats, Roi
-from models.runtime.articulation import FUNNEL, OPENING, PRESS, ROUNDING, TEETH, WIDTH
+from models.runtime.articulation import BITE, FUNNEL, OPENING, PRESS, REST, ROUNDING, TEETH, WIDTH
 
 Indices = npt.NDArray[np.int32]
 
@@ -48,7 +48,7 @@ class Column:
 
 
 class Choice:
-    """Which mouths an articulation [6] needs, as weights [M] that sum to 1."""
+    """Which mouths an articulation [7] needs, as weights [M] that sum to 1."""
 
     def __init__(self, weights: Floats, lip_gap: Floats) -> None:
         self._count = len(weights)
@@ -69,9 +69,15 @@ class Choice:
             for key in (roundness + width, width - roundness, roundness - width)
         )
         self._widest = WIDEST_GAP * float(self._plain.gaps[-1])
-        self._press = _most(singles, named("mouthPressLeft"))
-        self._teeth = _most(singles, width)
+        pressed = named("mouthPressLeft")
+        self._press = _most(singles, pressed)
+        self._bite = _most(singles, named("mouthRollLower") - 2 * pressed)
         self._funnel = _most(singles, named("mouthFunnel"))
+        self._teeth = _most(singles, width)
+        jaw = named("jawOpen")[list(self._plain.places)]
+        self._jaws: Floats = np.maximum.accumulate(jaw + 1e-6 * np.arange(len(jaw)))
+        self._most_rounded = float(roundness[self._rounded.places[-1]]) or 1.0
+        self._most_wide = float(width[self._wide.places[-1]]) or 1.0
 
     @staticmethod
     def _column(places: list[int], lip_gap: Floats) -> Column:
@@ -81,7 +87,8 @@ class Choice:
         weights = np.zeros(self._count, np.float32)
         left = 1.0
         gap = float(articulation[OPENING]) * self._widest
-        for place, kind in ((self._press, PRESS), (self._teeth, TEETH), (self._funnel, FUNNEL)):
+        singles = ((self._press, PRESS), (self._bite, BITE), (self._funnel, FUNNEL), (self._teeth, TEETH))
+        for place, kind in singles:
             share = left * _decided(articulation[kind]) if place is not None else 0.0
             if place is not None:
                 weights[place] += share
@@ -93,6 +100,21 @@ class Choice:
         self._plain.weigh(gap, left * (1 - rounded - wide), weights)
         weights[weights < 0.02] = 0
         return np.asarray(weights / weights.sum(), np.float32)
+
+    def articulate(self, weights: Floats) -> Floats:
+        """ARKit weights [52] → the articulation that shows them best on this avatar's mouths."""
+        value = {name: float(weight) for name, weight in zip(face.ARKIT_52, weights, strict=True)}
+        jaw = max(0.0, value["jawOpen"] - value["mouthClose"])
+        parted = jaw + 0.2 * value["mouthLowerDownLeft"] + 0.1 * value["mouthUpperUpLeft"]
+        articulation = REST.copy()
+        articulation[OPENING] = np.interp(parted, self._jaws, self._plain.gaps) / self._widest
+        articulation[ROUNDING] = (value["mouthPucker"] + 0.5 * value["mouthFunnel"]) / self._most_rounded
+        articulation[WIDTH] = (value["mouthStretchLeft"] + 0.5 * value["mouthSmileLeft"]) / self._most_wide
+        articulation[TEETH] = (value["mouthLowerDownLeft"] - jaw) / 0.35
+        articulation[FUNNEL] = (value["mouthFunnel"] - value["mouthPucker"]) / 0.5
+        articulation[PRESS] = value["mouthPressLeft"] / 0.5
+        articulation[BITE] = (value["mouthRollLower"] - value["mouthPressLeft"]) / 0.6
+        return np.clip(articulation, 0, 1)
 
 
 def _decided(share: float) -> float:

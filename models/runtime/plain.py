@@ -1,7 +1,7 @@
 """The plain runtime: no network, no torch. A package's painted mouths, chosen by rule from what is heard.
 
-For packages of kind "plain". A row is answered on its own, so neither its neighbours nor its slot can matter; its
-slot's state is a value that is replaced at each step. There is no mesh: `Out.mesh` stays None.
+For packages of kind "plain", and the frame of every runtime that paints so, however it hears. There is no mesh:
+`Out.mesh` stays None.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from models import face
 from models.avatar import LOOP, MOUTHS, Avatar, PackageError, decode_loop, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
 from models.runtime import AvatarCard, Floats, Out, Row, Wants
-from models.runtime.articulation import Heard, hear, silence
+from models.runtime.hearing import ByRule, Hearing
 from models.runtime.mouths import Choice, Painter
 
 GAZE_DEGREES: Final = 30.0
@@ -92,29 +92,34 @@ def gaze(weights: Floats) -> Floats:
 
 
 class Plain:
-    """Implements `models.runtime.Runtime`."""
+    """Implements `models.runtime.Runtime` for painted mouths, however they hear."""
 
-    def __init__(self, presenters: Sequence[Presenter], slots: int) -> None:
+    def __init__(self, presenters: Sequence[Presenter], hearing: Hearing) -> None:
         self._presenters = {presenter.card.name: presenter for presenter in presenters}
         self._cards = {presenter.card.name: presenter.card for presenter in presenters}
-        self._heard: list[Heard | None] = [None] * slots
+        self._hearing = hearing
 
     @property
     def cards(self) -> Mapping[str, AvatarCard]:
         return self._cards
 
     def step(self, rows: Sequence[Row]) -> list[Out]:
-        return [self._answer(row) for row in rows]
+        if not rows:
+            return []
+        began = perf_counter()
+        heard = self._hearing.listen(
+            [row.slot for row in rows],
+            [row.reset for row in rows],
+            np.stack([row.pcm for row in rows]),
+            [self._cards[row.avatar].lookahead for row in rows],
+        )
+        features = (perf_counter() - began) / len(rows)
+        return [self._answer(row, one, features) for row, one in zip(rows, heard, strict=True)]
 
-    def _answer(self, row: Row) -> Out:
+    def _answer(self, row: Row, heard: Floats, features: float) -> Out:
         presenter = self._presenters[row.avatar]
         began = perf_counter()
-        state = self._heard[row.slot]
-        if state is None or row.reset:
-            state = silence(presenter.card.lookahead)
-        self._heard[row.slot], articulation = hear(state, row.pcm)
-        heard = perf_counter()
-        mouths = presenter.choice.weigh(articulation)
+        mouths = self._hearing.weigh(presenter.choice, heard)
         index = row.loop_index % presenter.card.frames
         points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
         values = presenter.face(mouths, index) if Wants.FACE in row.wants else None
@@ -126,17 +131,17 @@ class Plain:
             points=points,
             face=values,
             roi=roi,
-            stage_seconds={"features": heard - began, "landmarks": moved - heard, "place": perf_counter() - moved},
+            stage_seconds={"features": features, "landmarks": moved - began, "place": perf_counter() - moved},
         )
 
     def close(self) -> None:
         self._presenters.clear()
 
 
-def open(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> Plain:  # noqa: A001 - the seam's name
-    """Read and check the packages; `lookahead` (0 to 5) overrides what they say."""
-    if lookahead is not None and not 0 <= lookahead <= LOOKAHEAD_MOST:
-        raise ValueError(f"the look-ahead is 0 to {LOOKAHEAD_MOST} frames, not {lookahead}")
+def open_presenters(
+    packages: Sequence[Path], lookahead: int | None, lookaheads: Sequence[int] = range(LOOKAHEAD_MOST + 1)
+) -> list[Presenter]:
+    """Read and check the packages; `lookahead` overrides what they say, and must be of `lookaheads`."""
     avatars = [read_avatar(package) for package in packages]
     names = [avatar.name for avatar in avatars]
     if len(set(names)) < len(names):
@@ -144,9 +149,23 @@ def open(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> 
     presenters = []
     for avatar in avatars:
         avatar.verify()
-        presenters.append(Presenter(avatar, avatar.lookahead if lookahead is None else lookahead))
-    runtime = Plain(presenters, slots)
-    for presenter in presenters:  # the first guest finds everything in the cache
-        everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
-        runtime.step([Row(0, 0, True, presenter.card.name, np.zeros(CHUNK, np.float32), 0, everything)])
+        ahead = avatar.lookahead if lookahead is None else lookahead
+        if ahead not in lookaheads:
+            raise ValueError(
+                f"{avatar.name}: the look-ahead is {min(lookaheads)} to {max(lookaheads)} frames, not {ahead}"
+            )
+        presenters.append(Presenter(avatar, ahead))
+    return presenters
+
+
+def warm(runtime: Plain) -> Plain:
+    """Step every avatar once, so that the first guest finds everything in the caches; guests reset their slots."""
+    everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
+    for name in runtime.cards:
+        runtime.step([Row(0, 0, True, name, np.zeros(CHUNK, np.float32), 0, everything)])
     return runtime
+
+
+def open(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> Plain:  # noqa: A001 - the seam's name
+    """Painted mouths, moved by rule: needs nothing but the packages."""
+    return warm(Plain(open_presenters(packages, lookahead), ByRule(slots)))

@@ -1,0 +1,45 @@
+"""An ONNX graph compiled by OpenVINO for every batch size it will meet: one thread, precision always said."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openvino
+
+from models.runtime import Floats
+
+
+class Compiled:
+    """Named arrays in, named arrays out, all batch first. Outputs are copies, the caller's for good."""
+
+    def __init__(self, graph: bytes, sizes: Sequence[int], precision: str = "f32") -> None:
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,  # the default of newer CPUs is bf16, which nobody asked for
+            "INFERENCE_NUM_THREADS": "1",
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._requests: dict[int, Any] = {}
+        for size in sizes:
+            model = core.read_model(graph, b"")
+            model.reshape({port.get_any_name(): _sized(port, size) for port in model.inputs})
+            self._requests[size] = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted(self._requests)
+
+    def __call__(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
+        request = self._requests[len(next(iter(inputs.values())))]
+        request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        return {port.get_any_name(): request.get_tensor(port).data.copy() for port in request.model_outputs}
+
+
+def _sized(port: Any, size: int) -> list[int]:
+    return [size, *(dimension.get_length() for dimension in list(port.get_partial_shape())[1:])]
+
+
+def best_precision() -> str:
+    """For convolutions, bf16 where this CPU computes in it. Recurrent graphs stay in f32: states add errors up."""
+    return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
