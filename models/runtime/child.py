@@ -80,7 +80,8 @@ class RingLink:
 def main() -> int:
     orders = Orders(**json.loads(sys.argv[1]))
     die_with(orders.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when to end
+    for asked in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server decides when to end
+        signal.signal(asked, signal.SIG_IGN)
     try:
         runtime, reason = open_runtime(
             orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
