@@ -60,9 +60,13 @@ $(STAMPS)/dev: $(STAMPS)/base
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-$(STAMPS)/node: $(wildcard tests/clients/node/package-lock.json) | $(BIN)/python
-	@if [ -f tests/clients/node/package-lock.json ] && command -v npm >/dev/null; then \
-		cd tests/clients/node && npm ci --silent --no-audit --no-fund; fi
+NODE_LOCKS := $(shell git ls-files 'tests/*package-lock.json' 2>/dev/null)
+
+$(STAMPS)/node: $(NODE_LOCKS) | $(BIN)/python
+	@for lock in $(NODE_LOCKS); do \
+		command -v npm >/dev/null || { echo "npm is missing: the clients' tests in JavaScript will be skipped"; break; }; \
+		(cd $$(dirname $$lock) && npm ci --silent --no-audit --no-fund) || exit 1; \
+	done
 	@touch $@
 
 .PHONY: help deps demo test style check soak bench avatars docs clean
