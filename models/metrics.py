@@ -212,6 +212,8 @@ def sync_ms(clips: Sequence[Performance], most_frames: int = 12) -> float:
             early = true[: len(true) - lag] if lag >= 0 else true[-lag:]
             late = said[lag:] if lag >= 0 else said[: len(said) + lag]
             score[i] += float(early @ late)
+    if score.max() <= 1e-9:
+        return float("nan")  # one of them does not move
     best = int(score.argmax())
     part = 0.0
     if 0 < best < len(lags) - 1:

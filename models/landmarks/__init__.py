@@ -104,6 +104,9 @@ class LandmarkNetwork(nn.Module):
     `reference`: the person at rest. `lift`: [3 * own + 1, 171], the last row a constant; see `fit_lift`.
     """
 
+    posed = True
+    """Whether its own points are in the head's pose, so that a head might tell it the lips."""
+
     def __init__(self, own: int, lookahead: int) -> None:
         super().__init__()
         self.own, self.lookahead = own, lookahead
@@ -131,6 +134,21 @@ class LandmarkNetwork(nn.Module):
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         """[B, T, own, 3]: what `speak` said, in the pose-normal space."""
         raise NotImplementedError
+
+    def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
+        """What training makes small, by the paper's own losses: for an utterance, its conditions and its 478 points,
+        all three aligned to the steps of `code`. The first `lookahead` steps answer for nothing and do not count."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fit(self, points: Tensor, conditions: Conditions) -> None:
+        """Takes from true frames [1, N, 478, 3] of the person what needs no gradient: bases, then the lift.
+
+        The caller has set `reference`.
+        """
+        own = self.normal(self.truth(points, conditions), conditions)[0]
+        spoken = points[:, :, face.HOUSE[face.HOUSE_SPOKEN].tolist()]
+        self.fit_lift(own, pose_of(conditions, self.reference).to_normal(spoken)[0])
 
     def forward(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, State]:
         own, state = self.speak(code, conditions, state)

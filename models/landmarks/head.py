@@ -8,7 +8,7 @@ may not lean on one voice. It speaks principal components of lips and jaw in the
 import torch
 from torch import Tensor, nn
 
-from .. import face
+from .. import face, losses
 from ..rates import LOOKAHEAD_DEFAULT
 from ..streaming import State, lstm
 from . import SPOKEN, Conditions, LandmarkNetwork, pose_of
@@ -19,6 +19,8 @@ COMPONENTS = 20
 
 class Head(LandmarkNetwork):
     """`code`: width of the encoder's code; `mel`: width of the mel that follows it in the same row. Either may be 0."""
+
+    posed = False
 
     def __init__(
         self,
@@ -60,6 +62,16 @@ class Head(LandmarkNetwork):
         """Of the 478 [B, T, 478, 3] in pixels: lips and jaw in the pose-normal space."""
         spoken = points[:, :, face.HOUSE[face.HOUSE_SPOKEN].tolist()]
         return pose_of(conditions, self.reference).to_normal(spoken)
+
+    def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
+        said, _ = self.components(code, state)
+        true = self.weights(self.truth(points, conditions))
+        share = self.spread / self.spread.mean()
+        return losses.components(said[:, self.lookahead :], true[:, self.lookahead :], share)
+
+    @torch.no_grad()
+    def fit(self, points: Tensor, conditions: Conditions) -> None:
+        self.fit_basis(self.truth(points, conditions)[0])
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         return own

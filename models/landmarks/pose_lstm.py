@@ -14,7 +14,7 @@ The streaming form has one direction (so 128 → 256 in the first linear layer),
 import torch
 from torch import Tensor, nn
 
-from .. import face
+from .. import face, losses
 from ..rates import LOOKAHEAD_DEFAULT, MELS
 from ..streaming import State
 from . import EYES_APART, Conditions, LandmarkNetwork, faces_of, plane_of, pose_of
@@ -65,6 +65,21 @@ class PoseLstm(LandmarkNetwork):
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
         return plane_of(conditions).into(points[:, :, face.DLIB.tolist()])
+
+    def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
+        said, _ = self.speak(code, conditions, state)
+        true = self.truth(points, conditions)
+        return losses.pose_lstm(said[:, self.lookahead :], true[:, self.lookahead :], face.DLIB_LIPS)
+
+    @torch.no_grad()
+    def fit(self, points: Tensor, conditions: Conditions) -> None:
+        """Begins at the mean mouth, moving little: from nowhere, most of training would go into finding it."""
+        super().fit(points, conditions)
+        last = self.connected[-1]
+        assert isinstance(last, nn.Linear)
+        lips = self.truth(points, conditions)[0, :, face.DLIB_LIPS].flatten(1)
+        last.bias.copy_(lips.mean(0))
+        last.weight.mul_(lips.std(0)[:, None])
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         return pose_of(conditions, self.reference).to_normal(plane_of(conditions).back(own))
