@@ -202,7 +202,6 @@ def tags(card: AvatarCard) -> dict[str, str]:
         "comment": "AI-generated: this face was made to speak by Liveface",
         "digital_source_type": source_type(card),
         "avatar": f"{card.name} {card.revision}",
-        "encoder": "Liveface",
     }
 
 

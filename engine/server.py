@@ -152,6 +152,8 @@ class Server:
         self.rooms = rooms
         self.host = host
         self.port = port
+        self.stopping = asyncio.Event()
+        """Set by the first signal."""
         self._signals: asyncio.Queue[None] = asyncio.Queue(maxsize=8)
 
     @property
@@ -173,6 +175,7 @@ class Server:
             loop.add_signal_handler(number, self.stop)
         try:
             await self._signals.get()
+            self.stopping.set()
             seconds = self.rooms.config.deadlines.drain
             log.info("closing: %d sessions get up to %g s", len(self.rooms.house.sessions), seconds)
             draining = asyncio.create_task(self.rooms.house.drain(seconds), name="drain")
