@@ -97,6 +97,51 @@ class Bitrate:
         return self.running
 
 
+CONGESTED_LOSS: Final = 0.10
+GROWTH_PER_SECOND: Final = 1.10
+
+
+class Headroom:
+    """Pure: what one viewer's path carries, from its own estimates (REMB), its losses and what is being sent to it.
+
+    A receiver's estimate never exceeds about 1.5 times what it is sent: while a still face costs little it says little
+    and means nothing. Only an estimate below what is being sent, or a tenth of the packets lost, is congestion; after
+    it the limit grows by a tenth a second until it is none.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self.limit: int | None = None
+        """Bits per second to stay below; None when nothing is known to be in the way."""
+        self._ceiling = ceiling
+        self._changed = 0.0
+
+    def estimated(self, estimate: int, sending: float, now: float) -> None:
+        """The receiver estimates `estimate` bits per second while `sending` are being sent."""
+        if estimate < sending:
+            self._shrink(min(estimate, sending * 0.9), now)
+        else:
+            self._grow(now)
+
+    def lost(self, fraction: float, sending: float, now: float) -> None:
+        """The receiver reports this fraction of the packets since its last report as lost."""
+        if fraction > CONGESTED_LOSS:
+            self._shrink(sending * (1 - fraction / 2), now)
+        else:
+            self._grow(now)
+
+    def _shrink(self, wished: float, now: float) -> None:
+        limit = self._ceiling if self.limit is None else self.limit
+        self.limit = bound_bitrate(min(round(wished), limit))
+        self._changed = now
+
+    def _grow(self, now: float) -> None:
+        if self.limit is None:
+            return
+        grown = self.limit * GROWTH_PER_SECOND ** max(0.0, now - self._changed)
+        self.limit = round(grown) if grown < self._ceiling else None
+        self._changed = now
+
+
 def bound_bitrate(bits_per_second: int) -> int:
     return max(BITRATE_LEAST, min(int(bits_per_second), BITRATE_MOST))
 

@@ -61,8 +61,8 @@ from aiortc.rtp import (
 
 from engine.clock import Clock
 from engine.encoder import (
-    BITRATE_LEAST,
     SOUND_FRAME,
+    Headroom,
     OpenContext,
     PictureSizeError,
     SoundEncoder,
@@ -261,11 +261,10 @@ class MomentSender(RTCRtpSender):
         self.retransmitted = 0
         self.nacks = 0
         self.keyframe_requests = 0
-        self.bitrate: int | None = None
-        """What the receiver estimates it can take, in bits per second (REMB)."""
+        self.headroom: Headroom | None = None
+        """Kept by who wants to know what the path carries."""
         self.round_trip: float | None = None
         self.remote_lost = 0
-        self.remote_fraction_lost = 0.0
         self.on_ready: Callable[[], None] = _nothing
         self.on_keyframe: Callable[[], None] = _nothing
         self.on_bitrate: Callable[[], None] = _nothing
@@ -283,6 +282,7 @@ class MomentSender(RTCRtpSender):
         self._time_id: int | None = None
         self._history: list[_Sent | None] = [None] * HISTORY
         self._budget = (0.0, 0)  # the second that is running, and packets sent again in it
+        self._recent: deque[tuple[float, int]] = deque(maxlen=1_024)  # when, and bits
         self._reports: deque[tuple[int, float]] = deque(maxlen=8)  # middle of the NTP time of a report, and when
 
     def stamp(self, pts: int) -> int:
@@ -294,6 +294,7 @@ class MomentSender(RTCRtpSender):
         """Send one frame, now. Dropped while not `ready`."""
         if not self.ready:
             return
+        self._recent.append((self._now(), 8 * sum(map(len, payloads))))
         stamp, last = self.stamp(pts), len(payloads) - 1
         extensions = self._extensions()
         for i, payload in enumerate(payloads):
@@ -320,6 +321,12 @@ class MomentSender(RTCRtpSender):
             return b""
         body += b"\0" * (-len(body) % 4)
         return struct.pack("!HH", 0xBEDE, len(body) // 4) + body
+
+    @property
+    def sending(self) -> float:
+        """Bits per second over the last second."""
+        since = self._now() - 1.0
+        return float(sum(bits for when, bits in self._recent if when > since))
 
     def info(self, ntp: int, pts: float) -> RtcpSenderInfo:
         """A sender report: `pts` is the media time that is heard or seen at `ntp`."""
@@ -375,13 +382,15 @@ class MomentSender(RTCRtpSender):
             self.on_keyframe()
         elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
             bitrate, sources = unpack_remb_fci(packet.fci)
-            if self._ssrc in sources:
-                self.bitrate = bitrate
+            if self._ssrc in sources and self.headroom is not None:
+                self.headroom.estimated(bitrate, self.sending, self._now())
                 self.on_bitrate()
 
     def _reported(self, report: RtcpReceiverInfo) -> None:
         self.remote_lost = report.packets_lost
-        self.remote_fraction_lost = report.fraction_lost / 256
+        if self.headroom is not None:
+            self.headroom.lost(report.fraction_lost / 256, self.sending, self._now())
+            self.on_bitrate()
         for middle, when in self._reports:
             if middle == report.lsr and report.lsr:
                 measured = max(0.0, self._now() - when - report.dlsr / 65_536)
@@ -524,8 +533,8 @@ class Broadcast:
     def adapt(self) -> None:
         """Follow the slowest viewer of each codec; one encoding cannot please two, and the floor protects the rest."""
         for codec, encoder in self.encoders.items():
-            estimates = [peer.estimate for peer in self.viewers if peer.codec == codec and peer.estimate is not None]
-            encoder.set_bitrate(max(BITRATE_LEAST, min([self._shared.bitrate, *estimates])))
+            limits = [peer.limit for peer in self.viewers if peer.codec == codec and peer.limit is not None]
+            encoder.set_bitrate(min([self._shared.bitrate, *limits]))
 
     async def _run(self) -> None:
         try:
@@ -674,6 +683,7 @@ class Peer:
         if video is not None:
             video.on_keyframe = self._on_keyframe
             video.on_bitrate = self._on_bitrate
+            video.headroom = Headroom(shared.bitrate)
 
     @property
     def codec(self) -> str:
@@ -682,10 +692,10 @@ class Peer:
         return video.codec if video is not None and video.ready else ""
 
     @property
-    def estimate(self) -> int | None:
-        """Bits per second that the viewer can take, by its own estimate; a part of it is for the sound."""
+    def limit(self) -> int | None:
+        """Bits per second of picture that the path carries; None when nothing is known to be in the way."""
         video = self._connection.senders.get("video")
-        return None if video is None or video.bitrate is None else video.bitrate * 9 // 10
+        return None if video is None or video.headroom is None else video.headroom.limit
 
     async def close(self, reason: str = "closed by the server") -> None:
         """End the connection within `Deadlines.close`. Safe to call twice."""
@@ -712,7 +722,7 @@ class Peer:
         figures["retransmitted_packets"] = sum(s.retransmitted for s in senders)
         figures["keyframe_requests"] = sum(s.keyframe_requests for s in senders)
         figures["remote_lost_packets"] = sum(s.remote_lost for s in senders)
-        figures["estimated_bitrate"] = self.estimate
+        figures["bitrate_limit"] = self.limit
         figures["commands_ignored"] = self.commands_ignored
         voice = self._connection.receivers.get("audio")
         if voice is not None and voice.ingress is not None:
@@ -1003,7 +1013,7 @@ class _Shared:
     def forget(self, peer: Peer) -> None:
         self.peers.pop(peer.id, None)
         for name, value in peer.stats().items():
-            if isinstance(value, int) and not isinstance(value, bool) and name not in ("bitrate", "estimated_bitrate"):
+            if isinstance(value, int) and not isinstance(value, bool) and name not in ("bitrate", "bitrate_limit"):
                 self.totals[name] = self.totals.get(name, 0) + value
 
     def warn_once(self, message: str) -> None:
@@ -1097,7 +1107,7 @@ class Peers:
         totals = dict(self._shared.totals)
         for peer in self.peers:
             for name, value in peer.stats().items():
-                if isinstance(value, int) and name not in ("bitrate", "estimated_bitrate"):
+                if isinstance(value, int) and name not in ("bitrate", "bitrate_limit"):
                     totals[name] = totals.get(name, 0) + value
         totals["peers"] = len(self._shared.peers)
         return totals

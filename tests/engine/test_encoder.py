@@ -15,6 +15,7 @@ from engine.encoder import (
     PAYLOAD_MOST,
     Bitrate,
     Encoded,
+    Headroom,
     KeyFrames,
     OpenContext,
     PictureSizeError,
@@ -129,6 +130,30 @@ def test_bitrates_are_bounded() -> None:
     other.set_bitrate(-5)
     run(other, 1)
     assert other.bitrate == BITRATE_LEAST
+
+
+def test_an_estimate_above_what_is_sent_is_no_limit() -> None:
+    subject = Headroom(800_000)
+    subject.estimated(77_000, sending=50_000, now=0.0)
+    assert subject.limit is None
+
+
+def test_congestion_lowers_the_limit_at_once_and_it_grows_back_by_a_tenth_a_second() -> None:
+    subject = Headroom(800_000)
+    subject.estimated(300_000, sending=790_000, now=0.0)
+    assert subject.limit == 300_000
+    subject.estimated(400_000, sending=290_000, now=1.0)
+    assert subject.limit == 330_000
+    subject.lost(0.2, sending=320_000, now=1.5)
+    assert subject.limit == 288_000
+    subject.lost(0.0, sending=280_000, now=30.0)
+    assert subject.limit is None
+
+
+def test_a_collapsed_path_keeps_the_least_bitrate() -> None:
+    subject = Headroom(800_000)
+    subject.estimated(0, sending=500_000, now=0.0)
+    assert subject.limit == BITRATE_LEAST
 
 
 def test_the_first_keyframe_needs_no_request_and_time_going_back_does_no_harm() -> None:
