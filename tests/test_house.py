@@ -93,6 +93,7 @@ SHOWN_ELSEWHERE: dict[str, str] = {}
 TESTS_OF_MORE = {
     "tests/test_house.py": "this file",
     "tests/test_fakes.py": "the fakes themselves",
+    "tests/clients/test_browser.py": "clients/browser, which is not Python",
 }
 """Test files that belong to no single source file."""
 
