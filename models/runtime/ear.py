@@ -17,7 +17,6 @@ from models.runtime.compiled import Compiled
 from models.runtime.slots import Slots, batches, bucket, buckets
 
 LIPS: Final = Path(__file__).parent.parent / "shipped" / "voice" / "lips.onnx"
-LOOKAHEAD_MOST: Final = 3
 
 
 class Ear:

@@ -22,4 +22,13 @@ def test_an_unknown_name_says_which_there_are() -> None:
 def test_auto_says_what_it_took_and_why(tmp_path: Path) -> None:
     runtime, reason = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1)
     assert list(runtime.cards) == ["ellipse"]
-    assert reason.startswith("plain: ")
+    assert reason.partition(":")[0] in ("openvino", "plain")
+
+
+def test_auto_falls_back_on_the_rule_and_says_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeError("lips.onnx is missing")
+
+    monkeypatch.setattr("models.runtime.openvino.open", missing)
+    _, reason = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1)
+    assert reason == "plain: openvino is not to be had: lips.onnx is missing"

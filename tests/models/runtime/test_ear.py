@@ -8,22 +8,14 @@ import torch
 
 from models.rates import CHUNK
 from models.runtime.ear import Ear
-from models.voice import LOOKAHEADS, Lips, VoiceEncoder, ship
+from models.voice import LOOKAHEADS, Lips, VoiceEncoder
 
 CHUNKS = 12
 
 
 @pytest.fixture(scope="module")
-def encoder() -> VoiceEncoder:
-    torch.manual_seed(3)
-    return VoiceEncoder().eval()
-
-
-@pytest.fixture(scope="module")
-def graph(encoder: VoiceEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("voice")
-    ship(directory, encoder)
-    return directory / "lips.onnx"
+def graph(voice: Path) -> Path:
+    return voice / "lips.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +62,17 @@ def test_a_session_that_pauses_goes_on_where_it_was(graph: Path, sound: np.ndarr
         heard.append(ear.hear([0], [n == 0], chunk[None])[0])
         ear.hear([1], [n == 0], sound[1, n][None])
     np.testing.assert_allclose(np.stack(heard), alone(graph, sound[0]), atol=2e-5)
+
+
+def test_more_sessions_than_a_bucket_holds_are_served_in_turns(
+    graph: Path, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.runtime.slots.BUCKETS", (1, 2))
+    heard = Ear(3, graph).hear([2, 0, 1], [True] * 3, sound[:, 0])
+    for row, one in zip(heard, sound, strict=True):
+        np.testing.assert_allclose(row, alone(graph, one[:1])[0], atol=2e-5)
+
+
+def test_without_a_graph_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no voice encoder has been trained"):
+        Ear(1, tmp_path / "lips.onnx")

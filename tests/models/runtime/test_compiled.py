@@ -1,0 +1,56 @@
+"""OpenVINO behind one call."""
+
+import numpy as np
+import openvino
+import pytest
+from onnx import TensorProto, helper
+
+from models.runtime.compiled import Compiled, best_precision
+
+
+def doubling() -> bytes:
+    """y = 2 x + state; after = x."""
+    shape = ["batch", 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["x", "x"], ["twice"]),
+            helper.make_node("Add", ["twice", "state"], ["y"]),
+            helper.make_node("Identity", ["x"], ["after"]),
+        ],
+        "doubling",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "state")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("y", "after")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    return bytes(model.SerializeToString())
+
+
+def test_every_size_it_was_compiled_for_and_no_other() -> None:
+    graph = Compiled(doubling(), [1, 4])
+    assert graph.sizes == [1, 4]
+    for size in (1, 4):
+        x = np.random.default_rng(size).normal(size=(size, 3)).astype(np.float32)
+        out = graph({"state": np.ones_like(x), "x": x})
+        np.testing.assert_allclose(out["y"], 2 * x + 1, rtol=1e-6)
+        assert (out["after"] == x).all()
+    with pytest.raises(KeyError):
+        graph({"x": np.zeros((2, 3), np.float32), "state": np.zeros((2, 3), np.float32)})
+
+
+def test_what_came_out_stays_as_it_was() -> None:
+    graph = Compiled(doubling(), [1])
+    first = graph({"x": np.ones((1, 3), np.float32), "state": np.zeros((1, 3), np.float32)})
+    graph({"x": np.zeros((1, 3), np.float32), "state": np.zeros((1, 3), np.float32)})
+    assert (first["y"] == 2).all()
+
+
+def test_views_with_strides_are_taken_as_what_they_show() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)[:, ::2]
+    out = Compiled(doubling(), [2])({"x": x, "state": np.zeros((2, 3), np.float32)})
+    assert (out["y"] == 2 * x).all()
+
+
+def test_precision_is_one_that_this_machine_has() -> None:
+    assert best_precision() in ("bf16", "f32")
+    assert best_precision() == "f32" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
