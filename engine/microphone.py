@@ -8,6 +8,8 @@ import argparse
 import asyncio
 import importlib
 import sys
+import threading
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -47,14 +49,27 @@ async def listening(clock: Clock, device: str | int | None = None) -> AsyncItera
     sounddevice = _library()
     loop = asyncio.get_running_loop()
     blocks: Channel[Block] = Channel(BLOCKS_MOST, "drop_oldest", "microphone")
+    # Appending and popping of a deque are atomic. One waking call is on its way at most: a device that keeps no time
+    # would otherwise fill the loop's pipe, and signals go through that pipe too.
+    waiting: deque[Block] = deque(maxlen=BLOCKS_MOST)
+    called = threading.Event()
     heard = 0
+
+    def take_over() -> None:
+        called.clear()
+        for _ in range(len(waiting)):
+            if not blocks.closed:
+                blocks.put_nowait(waiting.popleft())
 
     def hand_over(pcm: npt.NDArray[np.int16], frames: int, when: object, status: object) -> None:
         nonlocal heard
-        block = Block(pcm[:, 0].copy(), heard, clock.now())
+        waiting.append(Block(pcm[:, 0].copy(), heard, clock.now()))
         heard += frames
+        if called.is_set():
+            return
+        called.set()
         try:
-            loop.call_soon_threadsafe(_put, blocks, block)
+            loop.call_soon_threadsafe(take_over)
         except RuntimeError as closed:  # the loop has ended before the device has
             raise sounddevice.CallbackAbort from closed
 
@@ -145,11 +160,6 @@ def _library() -> Any:
         return importlib.import_module("sounddevice")
     except OSError as missing:
         raise MicrophoneError("PortAudio is not installed here: apt install libportaudio2") from missing
-
-
-def _put(blocks: Channel[Block], block: Block) -> None:
-    if not blocks.closed:
-        blocks.put_nowait(block)
 
 
 def _end(loop: asyncio.AbstractEventLoop, blocks: Channel[Block]) -> None:
