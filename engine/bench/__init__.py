@@ -1,0 +1,206 @@
+"""`liveface bench`: what it takes, and how long it lasts, from the other side of the wire."""
+
+import argparse
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.bench.latency import NotMatchedError, Record, Report, analyse, summary
+from engine.bench.launch import BenchError, Serving, call, own_server
+from engine.bench.peer import Plan
+from engine.clock import Clock, RealClock
+
+CONTROL_SECONDS = 0.080
+FRAMES_LEAST = 24.5
+"""A session below this has been let down."""
+
+LATENCY_MOST = {0: (35.0, 70.0), 2: (115.0, 150.0)}
+"""By look-ahead: p50 and p99 in milliseconds that one session may have."""
+
+Row = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`latency` and `sessions`; what both take."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="latency | sessions")
+    latency = verbs.add_parser("latency", help="sound in → picture out, and lip sync, as a client measures them")
+    latency.add_argument("--sessions", type=int, default=1, metavar="N", help="clients at one time (default: 1)")
+    latency.add_argument("--url", help="measure a server that runs with --probe, instead of one of our own")
+    latency.add_argument(
+        "--control", action="store_true", help="beside each client one that hears all 80 ms later: it must read 80 ± 5"
+    )
+    sessions = verbs.add_parser("sessions", help="how many sessions until one of them is let down")
+    sessions.add_argument("--most", type=int, default=16, metavar="N", help="stop after so many (default: 16)")
+    for verb in (latency, sessions):
+        verb.add_argument("--avatar", default="demo", help="which avatar (default: demo)")
+        verb.add_argument("--seconds", type=float, default=20.0, help="for how long each time (default: 20)")
+        verb.add_argument("--lookahead", type=int, metavar="K", help="frames of look-ahead of our own server")
+        verb.add_argument(
+            "--serve",
+            action="append",
+            default=[],
+            metavar="FLAG",
+            help="one more word for our own server, as --serve=--backend=plain",
+        )
+        verb.add_argument("--token", help="for a server that asks for one")
+        verb.add_argument("--json", action="store_true", help="print JSON")
+        verb.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the distributions")
+    latency.epilog = "example:\n  liveface bench latency --sessions 4 --control --plot latency.png"
+    sessions.epilog = "example:\n  liveface bench sessions --most 8 --json"
+    latency.formatter_class = sessions.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when it was measured, 1 when not, with one line."""
+    if arguments.seconds < 10:
+        return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
+    try:
+        measured = asyncio.run(_sessions(arguments) if arguments.verb == "sessions" else _latency(arguments))
+    except (BenchError, NotMatchedError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    rows = [row for row, _ in measured]
+    if arguments.plot is not None:
+        draw(measured, arguments.plot)
+    print(json.dumps({"bench": arguments.verb, "rows": rows}, indent=2) if arguments.json else table(rows))
+    return 0
+
+
+def describe(reports: Sequence[Report], records: Sequence[Record], server_cpu: float | None, seconds: float) -> Row:
+    """All sessions of one measurement in one row. CPU in milliseconds a second and session, summed over cores."""
+    count = len(reports)
+    return {
+        "sessions": count,
+        "latency_ms": summary([value for report in reports for value in report.latency]),
+        "latency_p99_of_worst_ms": max(summary(report.latency)["p99"] for report in reports),
+        "av_offset_ms": summary([value for report in reports for value in report.av_arrival]),
+        "av_offset_dated_ms": summary([value for report in reports for value in report.av_dated]),
+        "frames_per_second_least": min(report.frames_per_second for report in reports),
+        "longest_gap_ms": max(report.longest_gap for report in reports),
+        "pictures": sum(report.pictures for report in reports),
+        "repeated": sum(report.repeated for report in reports),
+        "skipped": sum(report.skipped for report in reports),
+        "shifts": sum(report.shifts for report in reports),
+        "unreadable": sum(report.unreadable for report in reports),
+        "bursts": {
+            "sent": sum(report.bursts_sent for report in reports),
+            "seen": sum(report.bursts_seen for report in reports),
+            "heard": sum(report.bursts_heard for report in reports),
+        },
+        "kilobits_per_second": sum(report.kilobits_per_second for report in reports) / count,
+        "connected_after_ms": max(record.connected_after for record in records) * 1e3,
+        "server_cpu_ms": None if server_cpu is None else server_cpu * 1e3 / seconds / count,
+        "client_cpu_ms": sum(record.cpu_seconds for record in records) * 1e3 / seconds / count,
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For people: milliseconds, pictures a second, CPU milliseconds a second and session."""
+    cells = [("sessions", "K", "p50", "p95", "p99", "max", "A/V", "A/V p99", "fps", "repeated", "server", "client", "")]
+    for row in rows:
+        latency, offset = row["latency_ms"], row["av_offset_ms"]
+        shown = [row["sessions"], row["lookahead"], *(latency.get(name) for name in ("p50", "p95", "p99", "max"))]
+        shown += [offset.get("mean"), offset.get("p99"), row["frames_per_second_least"], row["repeated"]]
+        shown += [row["server_cpu_ms"], row["client_cpu_ms"]]
+        cells.append((*map(_cell, shown), row.get("note", "")))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "?" if value is None else str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
+def draw(measured: Sequence[tuple[Row, Sequence[Report]]], path: Path) -> None:
+    """Histograms of latency and A/V offset, a colour a row."""
+    backend: Any = importlib.import_module("matplotlib")
+    backend.use("Agg")
+    plots: Any = importlib.import_module("matplotlib.pyplot")
+    figure, (left, right) = plots.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for row, reports in measured:
+        label = f"{row['sessions']} session{'s' if row['sessions'] > 1 else ''}{row.get('note', '')}"
+        left.hist([value for report in reports for value in report.latency], bins=60, alpha=0.6, label=label)
+        right.hist([value for report in reports for value in report.av_arrival], bins=40, alpha=0.6, label=label)
+    left.set_xlabel("last packet of its own 40 ms → first packet of the picture, ms")
+    right.set_xlabel("A/V offset on arrival, ms (positive: sound early)")
+    left.legend()
+    figure.savefig(path, dpi=120)
+    plots.close(figure)
+
+
+async def _latency(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[Report]]]:
+    clock = RealClock()
+    if arguments.url is not None:
+        return await _measure(arguments, Serving(arguments.url.rstrip("/")), clock)
+    async with own_server(_words(arguments, arguments.sessions * (2 if arguments.control else 1)), clock) as serving:
+        return await _measure(arguments, serving, clock)
+
+
+async def _measure(arguments: argparse.Namespace, serving: Serving, clock: Clock) -> list[tuple[Row, Sequence[Report]]]:
+    if not arguments.control:
+        return [await _once(arguments, serving, arguments.sessions, clock)]
+    # At the same time, so that both meet the same server.
+    plain, late = await _round(arguments, serving, arguments.sessions, clock, (0.0, CONTROL_SECONDS))
+    inserted = late[0]["latency_ms"]["p50"] - plain[0]["latency_ms"]["p50"]
+    late[0]["control_reads_ms"] = inserted
+    late[0]["note"] = f"{CONTROL_SECONDS * 1e3:.0f} ms inserted: reads {inserted:.1f}"
+    return [plain, late]
+
+
+async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[Report]]]:
+    """One more session at a time until one is let down."""
+    clock, measured = RealClock(), list[tuple[Row, Sequence[Report]]]()
+    async with own_server(_words(arguments, arguments.most), clock) as serving:
+        for count in range(1, arguments.most + 1):
+            measured.append(await _once(arguments, serving, count, clock))
+            row = measured[-1][0]
+            if not arguments.json:
+                print(table([row]).splitlines()[-1], file=sys.stderr)
+            most = LATENCY_MOST.get(row["lookahead"], (0.0, 160.0))[1] + 20
+            if row["frames_per_second_least"] < FRAMES_LEAST or row["latency_p99_of_worst_ms"] > most:
+                row["note"] = f"let down: below {FRAMES_LEAST} fps or p99 above {most:.0f} ms"
+                break
+    return measured
+
+
+async def _once(
+    arguments: argparse.Namespace, serving: Serving, count: int, clock: Clock
+) -> tuple[Row, Sequence[Report]]:
+    return (await _round(arguments, serving, count, clock, (0.0,)))[0]
+
+
+async def _round(
+    arguments: argparse.Namespace, serving: Serving, count: int, clock: Clock, delays: Sequence[float]
+) -> list[tuple[Row, Sequence[Report]]]:
+    """`count` clients for each inserted delay, all at once; a row for each delay."""
+    plan = Plan(serving.url, arguments.seconds, avatar=arguments.avatar, token=arguments.token)
+    plans = [replace(plan, seed=seed + 1, inserted_delay=delay) for delay in delays for seed in range(count)]
+    before = serving.cpu_seconds()
+    records = await call(plans)
+    after = serving.cpu_seconds()
+    used = None if before is None or after is None else (after - before) / len(delays)
+    measured: list[tuple[Row, Sequence[Report]]] = []
+    for begin in range(0, len(records), count):
+        mine = records[begin : begin + count]
+        reports = [analyse(record) for record in mine]
+        row = {**describe(reports, mine, used, arguments.seconds), "lookahead": arguments.lookahead}
+        measured.append((row, reports))
+    return measured
+
+
+def _words(arguments: argparse.Namespace, slots: int) -> list[str]:
+    words = ["--avatar", arguments.avatar, "--slots", str(slots), *arguments.serve]
+    return words if arguments.lookahead is None else [*words, "--lookahead", str(arguments.lookahead)]
+
+
+def _fail(message: str) -> int:
+    print(f"liveface: {message}", file=sys.stderr)
+    return 1

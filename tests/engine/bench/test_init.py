@@ -1,0 +1,118 @@
+"""`liveface bench`: what is asked, what is shown."""
+
+import argparse
+import json
+
+import pytest
+
+from engine import bench
+from engine.bench.latency import Record, analyse
+from engine.bench.launch import BenchError, Serving
+from engine.bench.peer import Plan
+from tests.engine.bench.test_latency import made
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def servers(monkeypatch):
+    """No processes: servers that are not there, and clients that saw what is known. Returns the servers' words."""
+    started: list[list[str]] = []
+
+    class Own:
+        def __init__(self, words, clock):
+            started.append(words)
+
+        async def __aenter__(self):
+            return Serving("http://127.0.0.1:1")
+
+        async def __aexit__(self, *error):
+            return None
+
+    async def call(plans: list[Plan]) -> list[Record]:
+        return [
+            made(0.1 + 0.02 * len(plans), inserted=plan.inserted_delay, seconds=plan.seconds, seed=plan.seed)
+            for plan in plans
+        ]
+
+    monkeypatch.setattr(bench, "own_server", Own)
+    monkeypatch.setattr(bench, "call", call)
+    return started
+
+
+def test_latency_as_json(servers, capsys):
+    assert bench.run(parsed("latency", "--json", "--seconds", "12", "--lookahead", "0", "--sessions", "2")) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["bench"] == "latency"
+    (row,) = shown["rows"]
+    assert row["sessions"] == 2
+    assert row["latency_ms"]["p50"] == pytest.approx(140, abs=0.1)
+    assert row["av_offset_ms"]["mean"] == pytest.approx(-6.5, abs=0.1)
+    assert row["lookahead"] == 0
+    assert servers == [["--avatar", "demo", "--slots", "2", "--lookahead", "0"]]
+
+
+def test_the_control_stands_beside_the_plain_measurement_and_reads_80(servers, capsys):
+    assert bench.run(parsed("latency", "--json", "--seconds", "12", "--control")) == 0
+    plain, late = json.loads(capsys.readouterr().out)["rows"]
+    assert late["control_reads_ms"] == pytest.approx(80, abs=0.1)
+    assert "control_reads_ms" not in plain
+    assert servers[0][3] == "2", "a slot for each"
+
+
+def test_the_table_has_a_row_for_each_measurement(servers, capsys):
+    assert bench.run(parsed("latency", "--seconds", "12", "--control")) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "p50" in head
+    assert len(rows) == 2
+    assert "80 ms inserted: reads 80.0" in rows[1]
+
+
+def test_sessions_go_on_until_one_is_let_down(servers, capsys):
+    assert bench.run(parsed("sessions", "--seconds", "12", "--lookahead", "2", "--json", "--most", "9")) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["sessions"] for row in rows] == [1, 2, 3, 4]
+    assert "let down" in rows[-1]["note"], "100 + 4 * 20 ms is above 170"
+
+
+def test_a_picture_is_drawn(servers, capsys, tmp_path):
+    assert bench.run(parsed("latency", "--seconds", "12", "--control", "--plot", str(tmp_path / "x.png"))) == 0
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_server_of_somebody_else_is_measured_without_starting_one(servers, capsys):
+    assert bench.run(parsed("latency", "--seconds", "12", "--url", "http://127.0.0.1:5/")) == 0
+    assert servers == []
+    assert "?" in capsys.readouterr().out, "its CPU is not ours to see"
+
+
+@pytest.mark.parametrize("error", [BenchError("the server is away"), None])
+def test_what_goes_wrong_is_one_line(servers, capsys, monkeypatch, error):
+    async def call(plans):
+        if error is not None:
+            raise error
+        return [Record(made().stimulus, [], [], [], []) for _ in plans]
+
+    monkeypatch.setattr(bench, "call", call)
+    assert bench.run(parsed("latency", "--seconds", "12")) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("liveface: ")
+    assert said.err.count("\n") == 1
+
+
+def test_too_short_a_time_is_refused(capsys):
+    assert bench.run(parsed("latency", "--seconds", "3")) == 1
+    assert "less than 10 s" in capsys.readouterr().err
+
+
+def test_reports_of_several_sessions_are_one_row():
+    records = [made(0.1), made(0.2, seed=4)]
+    row = bench.describe([analyse(record) for record in records], records, 2.0, 20.0)
+    assert row["latency_p99_of_worst_ms"] == pytest.approx(200, abs=0.1)
+    assert row["server_cpu_ms"] == pytest.approx(50)
+    assert row["frames_per_second_least"] == pytest.approx(25, abs=0.1)
