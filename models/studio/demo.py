@@ -54,14 +54,14 @@ SOFT_SMILE = {"mouthSmile": 0.14, "mouthClose": 0.05, "eyeSquint": 0.06}
 OPENINGS = (0.0, 0.035, 0.08, 0.13, 0.19, 0.26, 0.34, 0.44, 0.56, 0.70)
 SHAPES: dict[str, dict[str, float]] = {
     "neutral": {},
-    "rounded": {"mouthPucker": 0.62, "mouthFunnel": 0.28},
+    "rounded": {"mouthPucker": 0.70, "mouthFunnel": 0.25, "mouthSmile": 0.0},
     "wide": {"mouthStretch": 0.38, "mouthSmile": 0.22},
 }
 SPECIAL: dict[str, dict[str, float]] = {
     "m": {"mouthPress": 0.75, "mouthRollUpper": 0.25, "mouthRollLower": 0.25, "jawOpen": 0.04},
     "f": {"mouthRollLower": 0.85, "mouthUpperUp": 0.32, "jawOpen": 0.05},
     "th": {"tongueOut": 0.35, "jawOpen": 0.17, "mouthLowerDown": 0.2},
-    "sh": {"mouthFunnel": 0.65, "mouthPucker": 0.2, "jawOpen": 0.10},
+    "sh": {"mouthSmile": 0.0, "mouthFunnel": 0.65, "mouthPucker": 0.2, "jawOpen": 0.10},
     "s": {"mouthStretch": 0.25, "mouthLowerDown": 0.40, "mouthUpperUp": 0.20, "jawOpen": 0.07},
 }
 
@@ -75,7 +75,8 @@ class Avatar:
 
 
 AVATARS = {
-    "demo": Avatar("demo", "ada", 150, Crop(148, 276, 216, 192)),
+    "demo": Avatar("demo", "mira", 200, Crop(148, 268, 216, 196)),
+    "ada": Avatar("ada", "ada", 200, Crop(148, 268, 216, 196)),
 }
 
 
@@ -87,7 +88,7 @@ def mouth_faces() -> list[dict[str, float]]:
             bared = min(1.0, jaw / 0.3)
             opened = {"jawOpen": jaw, "mouthLowerDown": 0.25 * bared, "mouthUpperUp": 0.10 * bared}
             faces.append({**SOFT_SMILE, **shape, **opened, "mouthClose": 0.0 if jaw else SOFT_SMILE["mouthClose"]})
-    return faces + [{"eyeSquint": SOFT_SMILE["eyeSquint"], **special} for special in SPECIAL.values()]
+    return faces + [{**SOFT_SMILE, "mouthClose": 0.0, **special} for special in SPECIAL.values()]
 
 
 @dataclass(frozen=True)

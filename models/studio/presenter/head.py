@@ -195,10 +195,10 @@ def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> tuple[Tens
 
     d = ellipsoid(x, ry, rz, (0, 0.33, -0.10), (0.73, 0.82, 0.92))
     d = smin(d, ellipsoid(rx, ry, rz, (0, -0.22, 0.16), (who.face_width, 0.72, 0.66)), 0.20)
-    corner, point = (who.jaw_width, who.jaw_y, 0.02), (0.075, -0.955, 0.56)
+    corner, point = (who.jaw_width, who.jaw_y, 0.02), (0.05, -0.945, 0.55)
     jaw = cone(rax, ry, rz, corner, point, who.jaw_radius, 0.5 * who.jaw_radius + 0.06)
-    d = smin(d, jaw, 0.18)
-    d = smin(d, ellipsoid(rx, ry, rz, (0, -0.97, 0.69), who.chin), 0.18)
+    d = smin(d, jaw, 0.24)
+    d = smin(d, ellipsoid(rx, ry, rz, (0, -0.97, 0.69), who.chin), 0.27)
     d = smin(d, ellipsoid(rx, ry, rz, (0, -0.66, 0.488), who.muzzle), 0.26)
 
     smile = mix(pose.smile_r, pose.smile_l, smoothstep(-0.12, 0.12, x))
@@ -231,7 +231,8 @@ def skin(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits) -> tuple[Tens
     # mouth
     lips = Lips(x, y, pose, who)
     front = smoothstep(0.45, 0.70, z)
-    push = bump(x - pose.shift, y - lips.mid, z, (0, 0, 0.9), (0.26, 0.20, 0.5))
+    middle = MOUTH_Y + (pose.up - pose.down) / 2  # not the curve: its ends would crease the cheek
+    push = bump(x - pose.shift, y - middle, z, (0, 0, 0.9), (0.26, 0.20, 0.5))
     d = d - front * (lips.swell(y, who) + pose.protrude * push)
     end = MOUTH_Y + mix(pose.corner_r, pose.corner_l, smoothstep(-0.1, 0.1, x))
     d = d + front * 0.007 * bump(soft, y, z, (lips.width + 0.012, end, 0.8), (0.040, 0.035, 0.4))
@@ -268,14 +269,14 @@ def teeth(x: Tensor, y: Tensor, z: Tensor, pose: Pose) -> Tensor:
         return torch.maximum(d + 0.0035 * gap, 0.45 - z)
 
     upper = arch(x, y, z, 0.25, 0.335, MOUTH_Y - 0.060, MOUTH_Y + 0.13)
-    lower = arch(*jaw_rest(x, y, z, pose), 0.235, 0.305, MOUTH_Y - 0.18, MOUTH_Y - 0.070)
+    lower = arch(*jaw_rest(x, y, z, pose), 0.228, 0.300, MOUTH_Y - 0.18, MOUTH_Y - 0.085)
     return torch.minimum(upper, lower)
 
 
 def tongue(x: Tensor, y: Tensor, z: Tensor, pose: Pose) -> Tensor:
     jx, jy, jz = jaw_rest(x, y, z, pose)
     out = pose.tongue
-    d = ellipsoid(jx, jy - 0.06 * out, jz - 0.32 * out, (0, -0.815, 0.46), (0.175, 0.085, 0.28))
+    d = ellipsoid(jx, jy - 0.06 * out, jz - 0.32 * out, (0, MOUTH_Y - 0.105, 0.46), (0.175, 0.085, 0.28))
     return d + 0.018 * ridge(jx, 0.035)
 
 

@@ -107,7 +107,9 @@ def pose(weights: Tensor, mouth_half: Number, angles: Tensor | None = None, brea
     sealed = torch.maximum((w("mouthClose") / (0.97 * jaw + 1e-3)).clamp(0, 1), (press / 0.6).clamp(0, 1))
     ajar = 1 - sealed
     apart = drop * (1 - 0.25 * pucker)
-    raised = 0.015 * jaw + 0.060 * both("mouthUpperUp") + 0.045 * funnel + 0.018 * both("mouthSmile")
+    raised = (
+        0.015 * jaw + 0.060 * both("mouthUpperUp") + 0.045 * funnel + 0.018 * both("mouthSmile") - 0.02 * pucker * jaw
+    )
     lowered = apart + 0.070 * both("mouthLowerDown") + 0.050 * funnel + 0.010 * both("mouthSmile")
     held = torch.maximum(close / (jaw + 1e-3), sealed)  # how far closed lips ride down with the jaw
     ride = 0.25 * held * drop - 0.02 * w("mouthShrugLower")

@@ -271,14 +271,14 @@ def reflections(r: Tensor) -> Tensor:
 
 
 def wet(hit: Hit, pose: Pose, who: Traits, colour: Triple, roughness: float) -> Tensor:
-    """Teeth and tongue: they sink into shade behind the lips."""
+    """Teeth and tongue: they sink into shade behind the lips, deeper when these are pushed forward."""
     albedo = rgb(colour, hit.x).expand(3, hit.x.numel())
     lips = Lips(hit.x, hit.y, pose, who)
     under = 0.45 + 0.55 * smoothstep(0.0, 0.05, lips.inner_u - hit.y)
     rough = torch.full_like(hit.x, roughness)
     lit = light(hit, hit.normal, albedo, rough, 0.25 + 0.75 * hit.key, hit.ambient**0.8, (0.35, 0.2, 0.15), 0.8)
     glow = 0.16 * albedo * smoothstep(0.2, 0.7, hit.z)
-    return (lit * (0.12 + 0.88 * smoothstep(0.45, 0.86, hit.z)) + glow) * under
+    return (lit * (0.12 + 0.88 * smoothstep(0.45, 0.86, hit.z)) + glow) * under * (1 - 0.5 * pose.round)
 
 
 def tooth(hit: Hit, pose: Pose, who: Traits) -> Tensor:
@@ -286,7 +286,7 @@ def tooth(hit: Hit, pose: Pose, who: Traits) -> Tensor:
 
 
 def tongue(hit: Hit, pose: Pose, who: Traits) -> Tensor:
-    return wet(hit, pose, who, (0.60, 0.20, 0.19), 0.32)
+    return wet(hit, pose, who, (0.66, 0.23, 0.21), 0.32)
 
 
 def hair(hit: Hit, pose: Pose, who: Traits, haircut: str) -> Tensor:
