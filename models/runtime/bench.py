@@ -1,0 +1,274 @@
+"""`liveface bench runtime`: what a step costs, by batch size, stage and backend, and how many sessions that lets in.
+
+A step of B rows takes a + b B milliseconds: a and b are fitted over all batches. Absolute milliseconds belong to one
+machine at one hour; beside them stands the calibration kernel, a 1024³ product of float32 matrices on one thread.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from shutil import copytree
+from time import perf_counter, process_time
+from typing import Final
+
+import numpy as np
+
+from models.avatar import Shelf, default_shelf, seal
+from models.rates import CHUNK, CHUNK_SECONDS, SAMPLE_RATE
+from models.runtime import STAGES, Floats, Row, Runtime, Wants
+from models.runtime.choose import open_runtime
+from models.runtime.slots import BUCKETS
+
+SHARE: Final = 0.6
+"""Of a tick of 40 ms: what the model may take, so that encoding and the network have the rest."""
+
+CALIBRATION: Final = """
+import numpy, time
+a = numpy.random.default_rng(0).random((1024, 1024), numpy.float32)
+best = 9.0
+for _ in range(12):
+    began = time.perf_counter()
+    a @ a
+    best = min(best, time.perf_counter() - began)
+print(best)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A batch size, measured. Times in milliseconds."""
+
+    batch: int
+    p50: float
+    p95: float
+    core: float
+    """CPU milliseconds of this process, summed over cores."""
+    stages: dict[str, float]
+    """A row's share of each stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One backend with some avatars open."""
+
+    backend: str
+    avatars: int
+    size: str
+    machine: str
+    calibration_ms: float
+    open_seconds: float
+    resident_mb: float
+    """Of this process, loops and networks included."""
+    steps: list[Step] = field(default_factory=list)
+    a_ms: float = 0.0
+    b_ms: float = 0.0
+    r2: float = 0.0
+
+    @property
+    def sessions(self) -> int:
+        """How many fit in `SHARE` of a tick by the fit."""
+        return max(0, int((SHARE * 1e3 * CHUNK_SECONDS - self.a_ms) / self.b_ms)) if self.b_ms > 0 else 0
+
+
+def calibrate() -> float:
+    """Milliseconds of the calibration kernel, in a process of its own with one thread."""
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CALIBRATION], env=dict(os.environ) | single, capture_output=True, text=True, check=True
+    )
+    return 1e3 * float(done.stdout)
+
+
+def fit(batches: Sequence[int], milliseconds: Sequence[float]) -> tuple[float, float, float]:
+    """a, b and R² of milliseconds = a + b · batch, weighted by 1 / batch so that small batches count as well."""
+    x, y = np.array(batches, float), np.array(milliseconds, float)
+    if len(x) < 2:
+        return 0.0, float(y[0] / x[0]), 1.0
+    b, a = (float(value) for value in np.polyfit(x, y, 1, w=1 / x))
+    missed, spread = ((y - a - b * x) / x) ** 2, ((y - np.average(y, weights=1 / x**2)) / x) ** 2
+    return a, b, 1 - float(missed.sum() / spread.sum())
+
+
+def speech(chunks: int) -> Floats:
+    """[chunks, 640] of something that keeps a mouth moving."""
+    time = np.arange(chunks * CHUNK) / SAMPLE_RATE
+    tone = np.sum([np.sin(2 * np.pi * 120 * n * time) / n for n in range(1, 20)], axis=0)
+    moving = tone * (1 + np.sin(2 * np.pi * 3 * time)) + 0.05 * np.random.default_rng(0).normal(size=time.shape)
+    return np.asarray((0.1 * moving).reshape(chunks, CHUNK), np.float32)
+
+
+def measure(runtime: Runtime, batches: Sequence[int], steps: int, wants: Wants) -> list[Step]:
+    """Time `steps` steps of each batch, after a few that do not count. Rows go round the open avatars."""
+    cards = list(runtime.cards.values())
+    sound = speech(steps + 3)
+    measured: list[Step] = []
+    for batch in batches:
+        seconds: list[float] = []
+        stages = dict.fromkeys(STAGES, 0.0)
+        began_core = process_time()
+        for now, chunk in enumerate(sound):
+            rows = [
+                Row(
+                    s,
+                    1,
+                    now == 0,
+                    cards[s % len(cards)].name,
+                    chunk,
+                    (now + 7 * s) % cards[s % len(cards)].frames,
+                    wants,
+                )
+                for s in range(batch)
+            ]
+            if now == 3:
+                began_core = process_time()
+            began = perf_counter()
+            outs = runtime.step(rows)
+            if now >= 3:
+                seconds.append(perf_counter() - began)
+                for out in outs:
+                    for stage, spent in (out.stage_seconds or {}).items():
+                        stages[stage] += 1e3 * spent / (steps * batch)
+        core = 1e3 * (process_time() - began_core) / steps
+        p50, p95 = (1e3 * float(np.percentile(seconds, q)) for q in (50, 95))
+        measured.append(Step(batch, p50, p95, core, {stage: spent for stage, spent in stages.items() if spent}))
+    return measured
+
+
+def report(backend: str, packages: Sequence[Path], batches: Sequence[int], steps: int, wants: Wants) -> Report:
+    """Open, measure, close."""
+    began = perf_counter()
+    runtime, reason = open_runtime(backend, packages, max(batches))
+    opened = perf_counter() - began
+    card = next(iter(runtime.cards.values()))
+    measured = measure(runtime, batches, steps, wants)
+    a, b, r2 = fit([step.batch for step in measured], [step.p50 for step in measured])
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    runtime.close()
+    return Report(
+        backend=reason,
+        avatars=len(packages),
+        size=f"{card.width}x{card.height}, {card.frames} frames",
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        calibration_ms=calibrate(),
+        open_seconds=opened,
+        resident_mb=resident,
+        steps=measured,
+        a_ms=a,
+        b_ms=b,
+        r2=r2,
+    )
+
+
+def siblings(package: Path, count: int, folder: Path) -> list[Path]:
+    """The same avatar under several names, since one name is open once."""
+    copies = []
+    for number in range(count):
+        copy = folder / f"{package.name[:50]}-{number}"
+        copytree(package, copy)
+        card = copy / "avatar.toml"
+        lines = [f'name = "{copy.name}"' if line.startswith("name") else line for line in card.read_text().splitlines()]
+        card.write_text("\n".join(lines) + "\n")
+        seal(copy)
+        copies.append(copy)
+    return copies
+
+
+def text(reports: Sequence[Report]) -> str:
+    lines: list[str] = []
+    for one in reports:
+        lines += [
+            f"{one.backend}",
+            f"{one.avatars} avatar{'s' * (one.avatars > 1)} of {one.size}; {one.machine}; "
+            f"calibration kernel {one.calibration_ms:.1f} ms; opened in {one.open_seconds:.1f} s; "
+            f"{one.resident_mb:.0f} MB",
+            f"{'batch':>6} {'p50 ms':>8} {'p95 ms':>8} {'ms/frame':>9} {'core-ms/frame':>14} {'kernels/frame':>14}  "
+            "stages, ms/frame",
+        ]
+        for step in one.steps:
+            stages = "  ".join(f"{stage} {spent:.2f}" for stage, spent in step.stages.items())
+            frame = step.p50 / step.batch
+            lines.append(
+                f"{step.batch:>6} {step.p50:>8.2f} {step.p95:>8.2f} {frame:>9.2f} {step.core / step.batch:>14.2f} "
+                f"{frame / one.calibration_ms:>14.3f}  {stages}"
+            )
+        lines.append(
+            f"step = {one.a_ms:.2f} + {one.b_ms:.2f} B ms (R² {one.r2:.3f}): "
+            f"{one.sessions} sessions in {SHARE:.0%} of a tick\n"
+        )
+    return "\n".join(lines)
+
+
+def plot(reports: Sequence[Report], path: Path) -> None:
+    from matplotlib.figure import Figure  # only for those who plot
+
+    figure = Figure(figsize=(7, 4.5))
+    axes = figure.add_subplot()
+    for one in reports:
+        batches = [step.batch for step in one.steps]
+        label = f"{one.backend.partition(':')[0]}, {one.avatars} avatar{'s' * (one.avatars > 1)}"
+        (line,) = axes.plot(batches, [step.p50 for step in one.steps], "o", label=label)
+        axes.plot(batches, [one.a_ms + one.b_ms * batch for batch in batches], color=line.get_color())
+    axes.axhline(SHARE * 1e3 * CHUNK_SECONDS, color="grey", linestyle=":")
+    axes.set(xlabel="rows in a step", ylabel="ms", title="a step of the runtime")
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "example:\n  liveface bench runtime --backend plain --backend openvino --most 32 --json --plot runtime.png"
+    )
+    parser.add_argument("--backend", action="append", help="may be given more than once (default: auto)")
+    parser.add_argument("--avatar", default="demo", help="which avatar (default: demo)")
+    parser.add_argument("--avatars-dir", type=Path, default=default_shelf(), help="where installed avatars are")
+    parser.add_argument(
+        "--avatars", type=int, action="append", metavar="N", help="open so many copies (default: 1 and 8)"
+    )
+    parser.add_argument("--most", type=int, default=BUCKETS[-1], metavar="B", help="largest batch (default: 128)")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="steps of each batch (default: 40)")
+    parser.add_argument("--face-only", action="store_true", help="no pictures: what a VR client costs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when it was measured, 1 when not, with one line."""
+    batches = [size for size in BUCKETS if size <= arguments.most]
+    wants = Wants.FACE if arguments.face_only else Wants.PICTURE | Wants.FACE
+    reports: list[Report] = []
+    try:
+        package = Shelf(arguments.avatars_dir).folder(arguments.avatar)
+        with tempfile.TemporaryDirectory(prefix="liveface-bench-") as folder:
+            copies = siblings(package, max(arguments.avatars or [1, 8]), Path(folder))
+            for backend in arguments.backend or ["auto"]:
+                for count in arguments.avatars or [1, 8]:
+                    reports.append(report(backend, copies[:count], batches, arguments.steps, wants))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"liveface bench runtime: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps([asdict(one) | {"sessions": one.sessions} for one in reports], indent=2))
+    else:
+        print(text(reports))
+    if arguments.plot:
+        plot(reports, arguments.plot)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="liveface bench runtime", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""The meter of the runtime, metered."""
+
+import json
+from functools import partial
+from pathlib import Path
+from time import sleep
+
+import numpy as np
+import pytest
+
+from models.avatar import Shelf
+from models.runtime import Out, Row, Wants, bench
+from models.runtime.bench import fit, measure, siblings
+from tests.models.runtime.drawn import draw_package
+from tests.models.runtime.scripted import Scripted
+
+
+def test_the_fit_finds_what_a_line_was_made_of() -> None:
+    batches = [1, 2, 4, 8, 16, 32]
+    a, b, r2 = fit(batches, [3 + 0.5 * batch for batch in batches])
+    assert (a, b, r2) == (pytest.approx(3), pytest.approx(0.5), pytest.approx(1))
+    noisy = [(3 + 0.5 * batch) * (1 + 0.2 * (-1) ** n) for n, batch in enumerate(batches)]
+    assert fit(batches, noisy)[2] < 0.99
+    assert fit([4], [8.0]) == (0, 2, 1)
+
+
+class Slow(Scripted):
+    """2 ms a step and 1 ms a row, by the clock."""
+
+    def step(self, rows: list[Row]) -> list[Out]:
+        sleep(0.002 + 0.001 * len(rows))
+        return super().step(rows)
+
+
+def test_a_known_runtime_is_measured_as_it_is() -> None:
+    steps = measure(Slow(["anna", "bert"], 8, None), [1, 4, 8], 15, Wants.PICTURE)
+    a, b, _ = fit([step.batch for step in steps], [step.p50 for step in steps])
+    assert 1.8 < a < 4.5
+    assert 0.9 < b < 2
+    assert all(step.core < step.p50 for step in steps)  # it slept
+    assert steps[0].stages["place"] == pytest.approx(500)
+
+
+def test_siblings_are_whole_packages_of_other_names(tmp_path: Path) -> None:
+    copies = siblings(draw_package(tmp_path / "ellipse"), 3, tmp_path)
+    assert [copy.name for copy in copies] == ["ellipse-0", "ellipse-1", "ellipse-2"]
+    report = bench.report("plain", copies, [1, 2], 3, Wants.FACE)
+    assert (report.avatars, report.size) == (3, "128x128, 8 frames")
+    assert report.calibration_ms > 0.5
+    assert report.resident_mb > 10
+
+
+def test_the_command_prints_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_package(tmp_path / "shelf" / "ellipse")
+    monkeypatch.setattr(bench, "Shelf", partial(Shelf, shipped=tmp_path / "shelf"))
+    monkeypatch.setattr(bench, "calibrate", lambda: 10.0)
+    words = ["bench", "--avatar", "ellipse", "--backend", "plain", "--avatars", "1", "--most", "4", "--steps", "3"]
+    monkeypatch.setattr("sys.argv", [*words, "--json", "--plot", str(tmp_path / "plot.png")])
+    assert bench.main() == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert [step["batch"] for step in told["steps"]] == [1, 2, 4]
+    assert told["sessions"] > 0
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("sys.argv", words)
+    assert bench.main() == 0
+    assert "sessions in 60% of a tick" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*words[:2], "nobody"])
+    assert bench.main() == 1
+    assert "no avatar is called 'nobody'" in capsys.readouterr().err
+
+
+def test_the_sound_keeps_a_mouth_moving() -> None:
+    assert np.sqrt(np.square(bench.speech(10)).mean()) > 0.03
