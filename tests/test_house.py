@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     # A file imports only files of lower floors. The first knows nothing of the engine.
-    {"audiofile", "clock", "config", "limits", "logs", "media", "metrics", "tokens", "voices"},
+    {"audiofile", "avatars", "clock", "config", "limits", "logs", "media", "metrics", "tokens", "voices"},
     {
         "access",
         "channel",
@@ -33,12 +33,13 @@ FLOORS = (
         "protocol",
     },
     {"listener", "worker"},
-    {"pipeline"},
+    {"pipeline", "start"},
     {"session"},
-    {"microphone", "render", "webrtc", "websocket"},
+    {"render", "webrtc", "websocket"},
     {"lobby"},
     {"server"},
-    {"bench"},
+    {"serve"},
+    {"bench", "microphone"},
     {"__main__"},
 )
 
@@ -93,6 +94,7 @@ SHOWN_ELSEWHERE: dict[str, str] = {}
 TESTS_OF_MORE = {
     "tests/test_house.py": "this file",
     "tests/test_fakes.py": "the fakes themselves",
+    "tests/test_newcomer.py": "a fresh clone, as a newcomer meets it",
     "tests/clients/test_browser.py": "clients/browser, which is not Python",
 }
 """Test files that belong to no single source file."""
@@ -358,6 +360,9 @@ def test_every_source_file_has_its_test_file():
 
 def test_every_test_file_is_of_a_source_file():
     expected = {mirror(source.path) for source in sources("engine", "models", "clients")}
+    # Clients in other languages: clients/vr/web/ and clients/vr/web.js are both tested by tests/clients/vr/test_web.py.
+    others = [path.relative_to(ROOT) for path in (ROOT / "clients").rglob("*") if "node_modules" not in path.parts]
+    expected |= {f"tests/{path.parent}/test_{path.name.partition('.')[0]}.py" for path in others}
     lawful(
         [
             f"{source.path}: of which file is this the test? Say so in TESTS_OF_MORE"
