@@ -63,6 +63,33 @@ class Mel(Layer):
         return torch.log1p(power @ self.filters), (pcm[:, pcm.shape[1] - self.past :],)
 
 
+class Spectrum(Layer):
+    """LipSync3D's input: complex columns of 30 ms every 10 ms, 256 real parts and then 256 imaginary, [B, T, 512].
+
+    State: the last 320 samples. A full-scale sine has a length of 1, times `GAIN`, as speech is some thirty times less.
+    """
+
+    WINDOW, BINS, GAIN = 3 * MEL_HOP, 256, 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.past = self.WINDOW - MEL_HOP
+        sample = torch.arange(self.WINDOW, dtype=torch.float64)
+        taper = 0.5 - 0.5 * torch.cos(2 * math.pi * (sample + 0.5) / self.WINDOW)
+        taper *= 2 * self.GAIN / taper.sum()
+        angle = math.pi / self.BINS * sample[:, None] * torch.arange(1, self.BINS + 1, dtype=torch.float64)
+        self.waves: Tensor
+        waves = torch.cat([torch.cos(angle), -torch.sin(angle)], dim=1) * taper[:, None]
+        self.register_buffer("waves", waves.float(), persistent=False)
+
+    def silence(self, batch: int) -> State:
+        return (self.zeros(batch, self.past),)
+
+    def forward(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
+        pcm = torch.cat([state[0], pcm], dim=1)
+        return pcm.unfold(1, self.WINDOW, MEL_HOP) @ self.waves, (pcm[:, pcm.shape[1] - self.past :],)
+
+
 def mel_40ms() -> Mel:
     """The first paper's features: 40 ms frames without overlap, one column of 80 a picture."""
     return Mel(window=CHUNK, hop=CHUNK)
@@ -102,10 +129,12 @@ HEARINGS: dict[str, tuple[int, Callable[[], Layer]]] = {
         MELS * CHUNK // MEL_HOP,
         lambda: Chain(Mel(), running_mean(), Pointwise(_Spread()), Stack(CHUNK // MEL_HOP)),
     ),
+    "spectrum": (2 * Spectrum.BINS * CHUNK // MEL_HOP, lambda: Chain(Spectrum(), Stack(CHUNK // MEL_HOP))),
     "fbank26": (26 * CHUNK // MEL_HOP, lambda: _fine(26)),
 }
 """What a landmark network may hear: its width per 40 ms frame, and the layer from pcm to it. `mel40` is the first
-paper's, `mel` four 10 ms columns, `mel-mean` the same less its running mean, `fbank26` Zheng et al.'s filter banks."""
+paper's, `mel` four 10 ms columns, `mel-mean` the same less its running mean, `fbank26` Zheng et al.'s filter banks,
+`spectrum` LipSync3D's complex columns."""
 
 
 def _matrices(window: int, bands: int) -> dict[str, Tensor]:

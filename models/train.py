@@ -29,7 +29,11 @@ from .landmarks import EYES_APART, Conditions, LandmarkNetwork
 from .landmarks.augmentation import lend_lips, partners
 from .landmarks.forms import FORMS, Form
 from .landmarks.head import Head
+from .landmarks.lipsync3d import LipSync3d
 from .landmarks.pose_lstm import PoseLstm
+from .landmarks.pose_tcn import PoseTcn
+from .landmarks.speech_to_landmarks import SpeechToLandmarks
+from .landmarks.transformer import Transformer
 from .mel import HEARINGS
 from .rates import CHUNK, FRAME_RATE, LOOKAHEAD_DEFAULT
 
@@ -38,6 +42,10 @@ Floats = npt.NDArray[np.float32]
 SYSTEMS: dict[str, Callable[[int, Form, int], LandmarkNetwork]] = {
     "head": lambda code, form, lookahead: Head(0, code, lookahead),
     "pose_lstm": PoseLstm,
+    "pose_tcn": PoseTcn,
+    "transformer": Transformer,
+    "speech_to_landmarks": SpeechToLandmarks,
+    "lipsync3d": LipSync3d,
 }
 """(width of what is heard, form, look-ahead) → network"""
 
