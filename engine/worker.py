@@ -52,7 +52,7 @@ BACK_OFF_MOST = 8.0
 """Seconds between two attempts to open a runtime that will not open."""
 
 
-class NoFreeSlot(RuntimeError):  # noqa: N818 - it is a refusal, not a fault
+class NoFreeSlot(RuntimeError):
     """Every slot is taken. Try again after `retry_after` seconds."""
 
     def __init__(self, slots: int, retry_after: float = 5.0) -> None:
@@ -60,15 +60,15 @@ class NoFreeSlot(RuntimeError):  # noqa: N818 - it is a refusal, not a fault
         self.retry_after = retry_after
 
 
-class UnknownAvatar(LookupError):  # noqa: N818 - it is a refusal, not a fault
+class UnknownAvatar(LookupError):
     """No open avatar has this name."""
 
 
-class WorkerLost(RuntimeError):  # noqa: N818 - the worker is what was lost
+class WorkerLost(RuntimeError):
     """The model's process died, hung or is being replaced; this chunk gets no answer. Show the loop picture."""
 
 
-class SeatBusy(RuntimeError):  # noqa: N818 - it is a refusal, not a fault
+class SeatBusy(RuntimeError):
     """The seat has `MOST_PENDING` chunks unanswered: await a future before the next `hear`."""
 
 
