@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bench.latency import NotMatchedError, Record, Report, analyse, summary
+from engine.bench.latency import NotMatchedError, Record, Report, analyse, split_by_hold, summary
 from engine.bench.launch import BenchError, Serving, call, own_server
 from engine.bench.peer import Plan
-from engine.clock import Clock, RealClock
+from engine.clock import RealClock
 
 CONTROL_SECONDS = 0.080
 FRAMES_LEAST = 24.5
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     latency.add_argument("--sessions", type=int, default=1, metavar="N", help="clients at one time (default: 1)")
     latency.add_argument("--url", help="measure a server that runs with --probe, instead of one of our own")
     latency.add_argument(
-        "--control", action="store_true", help="beside each client one that hears all 80 ms later: it must read 80 ± 5"
+        "--control", action="store_true", help="hold what arrives for 80 ms, every other 2 s: must read 80 ± 5"
     )
     sessions = verbs.add_parser("sessions", help="how many sessions until one of them is let down")
     sessions.add_argument("--most", type=int, default=16, metavar="N", help="stop after so many (default: 16)")
@@ -139,20 +139,24 @@ def draw(measured: Sequence[tuple[Row, Sequence[Report]]], path: Path) -> None:
 async def _latency(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[Report]]]:
     clock = RealClock()
     if arguments.url is not None:
-        return await _measure(arguments, Serving(arguments.url.rstrip("/")), clock)
-    async with own_server(_words(arguments, arguments.sessions * (2 if arguments.control else 1)), clock) as serving:
-        return await _measure(arguments, serving, clock)
+        return await _measure(arguments, Serving(arguments.url.rstrip("/")))
+    async with own_server(_words(arguments, arguments.sessions), clock) as serving:
+        return await _measure(arguments, serving)
 
 
-async def _measure(arguments: argparse.Namespace, serving: Serving, clock: Clock) -> list[tuple[Row, Sequence[Report]]]:
-    if not arguments.control:
-        return [await _once(arguments, serving, arguments.sessions, clock)]
-    # At the same time, so that both meet the same server.
-    plain, late = await _round(arguments, serving, arguments.sessions, clock, (0.0, CONTROL_SECONDS))
-    inserted = late[0]["latency_ms"]["p50"] - plain[0]["latency_ms"]["p50"]
-    late[0]["control_reads_ms"] = inserted
-    late[0]["note"] = f"{CONTROL_SECONDS * 1e3:.0f} ms inserted: reads {inserted:.1f}"
-    return [plain, late]
+async def _measure(arguments: argparse.Namespace, serving: Serving) -> list[tuple[Row, Sequence[Report]]]:
+    row, reports = await _once(arguments, serving, arguments.sessions, CONTROL_SECONDS if arguments.control else 0.0)
+    if arguments.control:
+        split = [split_by_hold(report, CONTROL_SECONDS) for report in reports]
+        passed, late = ([value for each in split for value in each[side]] for side in (0, 1))
+        if not passed or not late:
+            raise BenchError("too few pictures came for the control: measure for longer")
+        reads = summary(late)["p50"] - summary(passed)["p50"]
+        row.update(latency_ms=summary(passed), held_latency_ms=summary(late), control_reads_ms=reads)
+        row["latency_p99_of_worst_ms"] = max(summary(each[0])["p99"] for each in split)
+        row["note"] = f"{CONTROL_SECONDS * 1e3:.0f} ms inserted read {reads:.1f}"
+        reports = [replace(report, latency=each[0]) for report, each in zip(reports, split, strict=True)]
+    return [(row, reports)]
 
 
 async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[Report]]]:
@@ -160,7 +164,7 @@ async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[R
     clock, measured = RealClock(), list[tuple[Row, Sequence[Report]]]()
     async with own_server(_words(arguments, arguments.most), clock) as serving:
         for count in range(1, arguments.most + 1):
-            measured.append(await _once(arguments, serving, count, clock))
+            measured.append(await _once(arguments, serving, count))
             row = measured[-1][0]
             if not arguments.json:
                 print(table([row]).splitlines()[-1], file=sys.stderr)
@@ -172,28 +176,16 @@ async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[R
 
 
 async def _once(
-    arguments: argparse.Namespace, serving: Serving, count: int, clock: Clock
+    arguments: argparse.Namespace, serving: Serving, count: int, inserted: float = 0.0
 ) -> tuple[Row, Sequence[Report]]:
-    return (await _round(arguments, serving, count, clock, (0.0,)))[0]
-
-
-async def _round(
-    arguments: argparse.Namespace, serving: Serving, count: int, clock: Clock, delays: Sequence[float]
-) -> list[tuple[Row, Sequence[Report]]]:
-    """`count` clients for each inserted delay, all at once; a row for each delay."""
-    plan = Plan(serving.url, arguments.seconds, avatar=arguments.avatar, token=arguments.token)
-    plans = [replace(plan, seed=seed + 1, inserted_delay=delay) for delay in delays for seed in range(count)]
+    """`count` clients at one time."""
+    plan = Plan(serving.url, arguments.seconds, avatar=arguments.avatar, token=arguments.token, inserted_delay=inserted)
     before = serving.cpu_seconds()
-    records = await call(plans)
+    records = await call([replace(plan, seed=seed + 1) for seed in range(count)])
     after = serving.cpu_seconds()
-    used = None if before is None or after is None else (after - before) / len(delays)
-    measured: list[tuple[Row, Sequence[Report]]] = []
-    for begin in range(0, len(records), count):
-        mine = records[begin : begin + count]
-        reports = [analyse(record) for record in mine]
-        row = {**describe(reports, mine, used, arguments.seconds), "lookahead": arguments.lookahead}
-        measured.append((row, reports))
-    return measured
+    used = None if before is None or after is None else after - before
+    reports = [analyse(record) for record in records]
+    return {**describe(reports, records, used, arguments.seconds), "lookahead": arguments.lookahead}, reports
 
 
 def _words(arguments: argparse.Namespace, slots: int) -> list[str]:

@@ -38,6 +38,9 @@ CODEC_DELAY = 312
 FIRST_GAP_SECONDS = 1.0
 """The least time between two bursts: within it, what is seen or heard belongs to the last one."""
 
+HOLD_SECONDS = 2.0
+"""The negative control holds what arrives in every other stretch of this length."""
+
 PICTURE_CLOCK = 90_000
 NUMBERS = 1 << 16
 
@@ -129,6 +132,8 @@ class Report:
     """Milliseconds, but for counts and rates."""
 
     latency: list[float]
+    seen_at: list[float]
+    """When each picture of `latency` came, in seconds."""
     av_arrival: list[float]
     av_dated: list[float]
     bursts_sent: int
@@ -174,6 +179,7 @@ def analyse(record: Record) -> Report:
     flashes, half = _flashes(numbers, marked)
     left = {sent.sample: sent.at for sent in record.sent}
     ahead = _match(flashes, record.stimulus.bursts, left)
+    latency = _latency(record, marked, numbers, ahead, left, half)
     heard = _chunk_arrivals(record, left, half)
     seen = dict(zip(numbers, marked, strict=True))
     pairs = [(seen[burst + ahead[burst]], *heard[burst]) for burst in ahead if burst in heard]
@@ -181,7 +187,8 @@ def analyse(record: Record) -> Report:
     arrivals = np.diff([picture.last for picture in record.pictures])
     steps = np.diff(numbers)
     return Report(
-        latency=_latency(record, marked, numbers, ahead, left, half),
+        latency=[(at - sent) * 1e3 for at, sent in latency],
+        seen_at=[at for at, _ in latency],
         av_arrival=[(picture.last - at) * 1e3 for picture, at, _ in pairs],
         av_dated=_dated(record.reports, [(picture.stamp, stamp) for picture, _, stamp in pairs]),
         bursts_sent=len(record.stimulus.bursts),
@@ -198,6 +205,24 @@ def analyse(record: Record) -> Report:
         shifts=sum(one != other for one, other in itertools.pairwise(ahead.values())),
         half_chunk=half,
     )
+
+
+def held(arrived: float) -> bool:
+    """Whether the negative control holds what arrives at this time."""
+    return int(arrived / HOLD_SECONDS) % 2 == 1
+
+
+def split_by_hold(report: Report, inserted: float) -> tuple[list[float], list[float]]:
+    """Latencies of pictures that were let through, and of those that were held for `inserted` seconds. Those near the
+    ends of a stretch are in neither."""
+    passed, late = [], []
+    for latency, at in zip(report.latency, report.seen_at, strict=True):
+        within = at % HOLD_SECONDS
+        if not held(at) and within > 2 * inserted:
+            passed.append(latency)
+        elif held(at - inserted) and held(at) and within > 2 * inserted:
+            late.append(latency)
+    return passed, late
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -256,8 +281,9 @@ def _latency(
     ahead: dict[int, int],
     left: dict[int, float],
     half: bool,
-) -> list[float]:
-    """One value for each chunk whose own picture came; one that is shown again says nothing of its chunk."""
+) -> list[tuple[float, float]]:
+    """For each chunk whose own picture came: when that was, and when its last packet had left. A picture that is shown
+    again says nothing of its chunk."""
     shift = PACKET if half else 0
     seen = dict(zip(reversed(numbers), reversed(marked), strict=True))  # the first of each number
     latency = []
@@ -268,7 +294,7 @@ def _latency(
         picture = seen.get(chunk + ahead[before])
         at = left.get((chunk + 1) * HEARD_CHUNK - PACKET - shift)
         if ahead[before] == ahead[after] and picture is not None and at is not None and not picture.repeated:
-            latency.append((picture.first - at) * 1e3)
+            latency.append((picture.first, at))
     return latency
 
 

@@ -32,7 +32,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket, RtpPacket, is_rtcp
 
-from engine.bench.latency import PACKET, Dated, Pcm, Record, Seen, Sent, Sound, Stimulus, find_onsets
+from engine.bench.latency import PACKET, Dated, Pcm, Record, Seen, Sent, Sound, Stimulus, find_onsets, held
 from engine.clock import Clock, RealClock
 from engine.probe import read
 from models.rates import HEARD_RATE
@@ -44,7 +44,8 @@ AFTER_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one client does. `inserted_delay` holds all that arrives for so many seconds: the negative control."""
+    """What one client does. `inserted_delay` holds what arrives in every other stretch of `HOLD_SECONDS` for so many
+    seconds: the negative control."""
 
     url: str
     seconds: float
@@ -192,7 +193,8 @@ def _listen(packets: list[tuple[float, RtpPacket]]) -> tuple[list[Sound], list[i
     if not packets:
         return [], []
     first = packets[0][1].timestamp
-    dated = sorted({(packet.timestamp - first) % (1 << 32): (at, packet) for at, packet in packets}.items())
+    by_time = {_after(packet.timestamp, first): (at, packet) for at, packet in packets}
+    dated = sorted((each for each in by_time.items() if each[0] >= 0), key=lambda each: each[0])
     decoder: Any = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout, decoder.format = HEARD_RATE, "mono", "s16"
     pcm = np.zeros(dated[-1][0] + 6 * PACKET, np.int16)
@@ -200,7 +202,8 @@ def _listen(packets: list[tuple[float, RtpPacket]]) -> tuple[list[Sound], list[i
         for frame in decoder.decode(av.Packet(packet.payload)):
             sound = frame.to_ndarray()[0]
             pcm[begin : begin + len(sound)] = sound
-    return [Sound(at, packet.timestamp) for at, packet in packets], [onset + first for onset in find_onsets(pcm)]
+    sounds = [Sound(at, packet.timestamp) for _, (at, packet) in dated]
+    return sounds, [(onset + first) % (1 << 32) for onset in find_onsets(pcm)]
 
 
 def _look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:
@@ -208,9 +211,11 @@ def _look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:
     codec = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90_000, payloadType=96)
     decoder: Any = av.CodecContext.create("libvpx", "r")
     seen = []
-    packets = [(at, packet) for at, packet in packets if packet.payload]
-    for stamp, group in itertools.groupby(packets, key=lambda each: each[1].timestamp):
-        parts = list(group)
+    pictures: dict[int, list[tuple[float, RtpPacket]]] = {}
+    for at, packet in packets:  # what was held comes among what was not
+        if packet.payload:
+            pictures.setdefault(packet.timestamp, []).append((at, packet))
+    for stamp, parts in sorted(pictures.items(), key=lambda each: _after(each[0], packets[0][1].timestamp)):
         numbers = [packet.sequence_number for _, packet in parts]
         whole = all((after - before) & 0xFFFF == 1 for before, after in itertools.pairwise(numbers))
         if not whole or not parts[-1][1].marker:
@@ -235,13 +240,21 @@ def _look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:
     return seen
 
 
-def hold_arrivals(seconds: float) -> None:
-    """Let every datagram of this process arrive so much later."""
+def _after(stamp: int, first: int) -> int:
+    """How much later than `first`, of RTP times near each other that may have gone round."""
+    return (stamp - first + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def hold_arrivals(seconds: float, clock: Clock) -> None:
+    """Let the datagrams of this process arrive so much later, in every other stretch of time."""
     protocol: Any = aioice.ice.StunProtocol
     arrive = protocol.datagram_received
 
     def late(self: aioice.ice.StunProtocol, datagram: bytes, address: tuple[Any, ...]) -> None:
-        asyncio.get_running_loop().call_later(seconds, arrive, self, datagram, address)
+        if held(clock.now()):
+            asyncio.get_running_loop().call_later(seconds, arrive, self, datagram, address)
+        else:
+            arrive(self, datagram, address)
 
     protocol.datagram_received = late
 
@@ -252,13 +265,13 @@ def stay_on_loopback() -> None:
 
 
 def main() -> int:
-    plan = Plan(**json.loads(sys.argv[1]))
+    plan, clock = Plan(**json.loads(sys.argv[1])), RealClock()
     if any(name in plan.url for name in ("//127.", "//localhost", "//[::1]")):
         stay_on_loopback()
     if plan.inserted_delay > 0:
-        hold_arrivals(plan.inserted_delay)
+        hold_arrivals(plan.inserted_delay, clock)
     try:
-        record = asyncio.run(talk(plan, RealClock()))
+        record = asyncio.run(talk(plan, clock))
     except (RuntimeError, aiohttp.ClientError) as error:
         print(f"liveface: {error}", file=sys.stderr)
         return 1

@@ -56,20 +56,20 @@ def test_latency_as_json(servers, capsys):
     assert servers == [["--avatar", "demo", "--slots", "2", "--lookahead", "0"]]
 
 
-def test_the_control_stands_beside_the_plain_measurement_and_reads_80(servers, capsys):
+def test_the_control_reads_80_and_leaves_the_rest_alone(servers, capsys):
     assert bench.run(parsed("latency", "--json", "--seconds", "12", "--control")) == 0
-    plain, late = json.loads(capsys.readouterr().out)["rows"]
-    assert late["control_reads_ms"] == pytest.approx(80, abs=0.1)
-    assert "control_reads_ms" not in plain
-    assert servers[0][3] == "2", "a slot for each"
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["control_reads_ms"] == pytest.approx(80, abs=0.1)
+    assert row["latency_ms"]["max"] == pytest.approx(120, abs=0.1), "without what was held"
+    assert row["held_latency_ms"]["p50"] == pytest.approx(200, abs=0.1)
 
 
 def test_the_table_has_a_row_for_each_measurement(servers, capsys):
     assert bench.run(parsed("latency", "--seconds", "12", "--control")) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert "p50" in head
-    assert len(rows) == 2
-    assert "80 ms inserted: reads 80.0" in rows[1]
+    assert len(rows) == 1
+    assert "80 ms inserted read 80.0" in rows[0]
 
 
 def test_sessions_go_on_until_one_is_let_down(servers, capsys):

@@ -20,6 +20,8 @@ from engine.bench.latency import (
     Stimulus,
     analyse,
     find_onsets,
+    held,
+    split_by_hold,
     summary,
 )
 from engine.probe import LOUD, loud
@@ -55,7 +57,8 @@ def made(
         if since <= chunk < since + missing:
             continue
         number = first_number + chunk - (missing if chunk >= since else 0)
-        first = 100 + (chunk + 1) * 0.04 - 0.02 * shift + latency + inserted + rng.uniform(0, jitter)
+        first = 100 + (chunk + 1) * 0.04 - 0.02 * shift + latency + rng.uniform(0, jitter)
+        first += inserted if held(first) else 0.0
         distance = min((chunk - burst for burst in stimulus.bursts if chunk >= burst), default=99)
         if chunk not in lose:
             pictures.append(
@@ -91,10 +94,14 @@ def test_a_known_latency_is_read(latency):
     assert (report.repeated, report.skipped, report.shifts, report.unreadable) == (0, 0, 0, 0)
 
 
-def test_80_ms_inserted_read_as_80():
+@pytest.mark.parametrize("inserted", [0.0, 0.08, 0.2])
+def test_80_ms_inserted_read_as_80(inserted):
     """The negative control, on the arithmetic alone; `--control` does it with real packets."""
-    plain, late = analyse(made()), analyse(made(inserted=0.080))
-    assert summary(late.latency)["p50"] - summary(plain.latency)["p50"] == pytest.approx(80, abs=0.1)
+    passed, late = split_by_hold(analyse(made(inserted=inserted, jitter=0.005)), inserted)
+    assert summary(late)["p50"] - summary(passed)["p50"] == pytest.approx(1e3 * inserted, abs=1)
+    assert summary(late)["max"] - summary(passed)["p1"] < 1e3 * inserted + 6, "no picture is on the wrong side"
+    assert len(passed) > 100
+    assert len(late) > 100
 
 
 @pytest.mark.parametrize("av", [-0.120, -0.02, 0.0, 0.045])

@@ -10,7 +10,7 @@ import pytest
 from aiortc.rtp import RtpPacket
 
 from engine.bench import peer
-from engine.bench.latency import CODEC_DELAY, PACKET, Stimulus
+from engine.bench.latency import CODEC_DELAY, HOLD_SECONDS, PACKET, Stimulus
 from engine.bench.peer import Plan, Voice
 from engine.media import Moment, Picture
 from engine.probe import stamp
@@ -66,6 +66,14 @@ def test_pictures_are_put_together_and_their_marks_read():
     assert (seen[3].first, seen[3].last, seen[3].stamp) == (3, 3.25, 10_800)
 
 
+def test_pictures_that_were_held_find_their_place():
+    coded = vp8(4)
+    first = 2**32 - 3_600
+    in_order = [(n * 0.04, packet((first + n * 3_600) % 2**32, n, b"\x10" + coded[n])) for n in range(4)]
+    mixed = [in_order[0], in_order[2], in_order[1], in_order[3]]
+    assert [each.number for each in peer._look(mixed)] == [10, 11, 12, 13]
+
+
 def test_a_picture_with_a_hole_or_without_its_end_is_left_out():
     pictures = vp8(2)
     arrived = [
@@ -90,7 +98,7 @@ def test_bursts_are_found_in_coded_sound_with_the_delay_of_opus():
             arrived.append((at * 0.02, packet((origin + at * PACKET) % 2**32, at, bytes(coded))))
     sounds, onsets = peer._listen(arrived)
     assert len(sounds) == len(arrived)
-    off = np.array(onsets) - origin - CODEC_DELAY - np.array(stimulus.bursts) * HEARD_CHUNK
+    off = (np.array(onsets) - origin) % 2**32 - CODEC_DELAY - np.array(stimulus.bursts) * HEARD_CHUNK
     assert np.abs(off).max() <= 96, "2 ms"
 
 
@@ -123,9 +131,13 @@ async def test_held_arrivals_arrive_so_much_later(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         aioice.ice.StunProtocol, "datagram_received", lambda *what: heard.append((loop.time(), what[1:]))
     )
-    peer.hold_arrivals(0.05)
-    began = loop.time()
+    clock = JumpingClock(start=HOLD_SECONDS - 0.1)
+    peer.hold_arrivals(0.05, clock)
     protocol = object.__new__(aioice.ice.StunProtocol)
+    protocol.datagram_received(b"at once", ("127.0.0.1", 9))
+    assert heard.pop()[1] == (b"at once", ("127.0.0.1", 9))
+    clock.jump(0.2)
+    began = loop.time()
     protocol.datagram_received(b"x", ("127.0.0.1", 9))
     assert heard == []
     await asyncio.sleep(0.1)
