@@ -263,6 +263,7 @@ class VideoEncoder:
         self.frames = 0
         self.keyframes = 0
         self.opened = 0
+        self.failed = 0
 
     @property
     def bitrate(self) -> int:
@@ -292,7 +293,11 @@ class VideoEncoder:
         elif self._last is not None:
             self._number += max(1, round((pts - self._last) / HEARD_CHUNK))
         self._last = pts
-        packets = context.encode(_frame(picture, self._number, self._number == 0 or self._keyframes.due(pts)))
+        try:
+            packets = context.encode(_frame(picture, self._number, self._number == 0 or self._keyframes.due(pts)))
+        except av.FFmpegError as error:
+            self._fail(error)
+            return None
         data = b"".join(bytes(packet) for packet in packets)
         if not data:
             return None
@@ -302,6 +307,14 @@ class VideoEncoder:
             self.keyframes += 1
             self._keyframes.made(pts)
         return Encoded(data, keyframe, pts)
+
+    def _fail(self, error: av.FFmpegError) -> None:
+        """The next picture opens it anew, a chip that gave up is not asked again."""
+        logger.warning("an encoder failed and is opened anew: %s", error)
+        self.failed += 1
+        self._context = None
+        if self._open is open_nvenc:
+            self._open = open_x264
 
 
 def check_size(picture: Picture) -> None:

@@ -1,4 +1,4 @@
-"""The WebRTC skin: offers in, answers out, and one Broadcast per session that encodes once for all its viewers.
+"""The WebRTC skin: offers in, answers out, and packets both ways.
 
     async with Peers(clock, host_addresses=["127.0.0.1"]) as peers:
         answer, peer = await peers.answer(offer_sdp, session)      # raises BadOffer(status, message)
@@ -16,7 +16,6 @@ import asyncio
 import json
 import logging
 import random
-import re
 import secrets
 import struct
 from collections import deque
@@ -24,7 +23,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -59,19 +57,9 @@ from aiortc.rtp import (
     unpack_remb_fci,
 )
 
+from engine.broadcast import Broadcast, Source, Workshop
 from engine.clock import Clock
-from engine.encoder import (
-    SOUND_FRAME,
-    Headroom,
-    OpenContext,
-    PictureSizeError,
-    SoundEncoder,
-    VideoEncoder,
-    choose_h264,
-    h264_payloads,
-    open_vp8,
-    vp8_payloads,
-)
+from engine.encoder import Headroom, choose_h264
 from engine.icefilter import (
     MALFORMED,
     FilteredConnection,
@@ -83,17 +71,17 @@ from engine.icefilter import (
     counted,
 )
 from engine.ingress import VoiceReceiver
-from engine.media import Event, Moment, Picture
+from engine.media import Event
+from engine.offer import BadOffer, Role, read_offer
 from engine.session import SessionClosedError
 from models.rates import HEARD_RATE
-from models.runtime import Wants
 
 logger = logging.getLogger(__name__)
 
-EVENTS_CHANNEL = "avatar-events"
+__all__ = ["EVENTS_CHANNEL", "BadOffer", "Conversation", "Deadlines", "Peer", "Peers", "Role"]
 
-OFFER_BYTES_MOST: Final = 16_384
-OFFER_SECTIONS_MOST: Final = 3
+EVENTS_CHANNEL: Final = "avatar-events"
+
 COMMAND_BYTES_MOST: Final = 16_384
 COMMANDS_PER_SECOND: Final = 50
 EVENT_BYTES_MOST: Final = 256 * 1_024
@@ -112,28 +100,8 @@ REPORT_SECONDS: Final = 1.0
 REFERENCE_MOST: Final = 2.0
 """Seconds after which the last Moment says nothing about now, and sender reports pause."""
 
-PENDING_MOST: Final = 8
-"""Moments between session and wire when the machine is behind; pictures are left out from the second on."""
-
-STAGE_MOMENTS: Final = 250
 NTP_EPOCH: Final = 2_208_988_800
 """1900 to 1970, in seconds."""
-
-
-class BadOffer(ValueError):
-    """An offer that gets no answer. `status` is the HTTP status to send, `str(error)` one line for the client."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Role(Enum):
-    """What a connection is for; an offer's own directions decide unless the route does."""
-
-    DUPLEX = "duplex"  # voice up, voice and picture down, events both ways
-    WHIP = "whip"  # strict: a voice source; the answer receives only
-    WHEP = "whep"  # strict: a viewer; the answer sends only
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +117,8 @@ class Deadlines:
     """For closing itself."""
 
 
-class Conversation(Protocol):
+class Conversation(Source, Protocol):
     """What this skin needs of `engine.session.Session`."""
-
-    @property
-    def id(self) -> str: ...
 
     @property
     def closed(self) -> asyncio.Event: ...
@@ -172,69 +137,7 @@ class Conversation(Protocol):
 
     async def interrupt(self) -> int: ...
 
-    def outlet(
-        self, wants: Wants = Wants.PICTURE, capacity: int = 4
-    ) -> AbstractAsyncContextManager[AsyncIterator[Moment]]: ...
-
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
-
-
-# Offers
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """An offer that has passed `read_offer`."""
-
-    sdp: str  # without candidates
-    directions: dict[str, str]  # of audio and video
-    events: bool
-
-    @property
-    def role(self) -> Role:
-        directions = set(self.directions.values())
-        if directions == {"sendonly"}:
-            return Role.WHIP
-        return Role.WHEP if directions == {"recvonly"} else Role.DUPLEX
-
-
-_CODECS: Final = {"audio": ("opus/48000",), "video": ("vp8/90000", "h264/90000")}
-_DIRECTION: Final = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\s*$", re.MULTILINE)
-_CANDIDATE: Final = re.compile(r"^a=(candidate:|end-of-candidates|remote-candidates:)[^\n]*\n?", re.MULTILINE)
-
-
-def read_offer(sdp: str) -> Offer:
-    """Refuse what is too long, too wide or not for us, before any parser sees it; strip the candidates.
-
-    Raises `BadOffer`: 413 for size, 400 for what is no such offer, 422 for media that we do not speak.
-    """
-    if len(sdp) > OFFER_BYTES_MOST or len(sdp.encode(errors="replace")) > OFFER_BYTES_MOST:
-        raise BadOffer(413, f"The offer is longer than {OFFER_BYTES_MOST} bytes.")
-    text = sdp.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.startswith("v=0") or "\0" in text:
-        raise BadOffer(400, "The body is not an SDP offer: it must begin with v=0.")
-    head, *sections = re.split(r"^(?=m=)", text, flags=re.MULTILINE)
-    if not 1 <= len(sections) <= OFFER_SECTIONS_MOST:
-        raise BadOffer(400, f"The offer has {len(sections)} media sections; send 1 to {OFFER_SECTIONS_MOST}.")
-    session_direction = _DIRECTION.search(head)
-    directions: dict[str, str] = {}
-    kinds = []
-    for section in sections:
-        kind = section[2:].split(None, 1)[0] if section[2:].split() else ""
-        if kind in kinds or kind not in ("audio", "video", "application"):
-            raise BadOffer(400, "The offer must have at most one audio, one video and one data section.")
-        kinds.append(kind)
-        if kind == "application":
-            continue
-        direction = _DIRECTION.search(section) or session_direction
-        directions[kind] = direction.group(1) if direction else "sendrecv"
-        offered = {name.lower() for name in re.findall(r"^a=rtpmap:\d+ ([\w-]+/\d+)", section, re.MULTILINE)}
-        if not offered.intersection(_CODECS[kind]):
-            wanted = "Opus" if kind == "audio" else "VP8 or H.264"
-            raise BadOffer(422, f"The offer's {kind} has no codec that is spoken here: offer {wanted}.")
-    if not directions:
-        raise BadOffer(400, "The offer has neither audio nor video.")
-    return Offer(_CANDIDATE.sub("", text).replace("\n", "\r\n"), directions, "application" in kinds)
 
 
 # One stream of RTP out
@@ -473,179 +376,6 @@ class Connection(RTCPeerConnection):
         return transceiver
 
 
-# One session's pictures and sound, encoded once
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A picture in one codec, in payloads."""
-
-    payloads: list[bytes]
-    keyframe: bool
-
-
-class Broadcast:
-    """One session's outlet: every Moment is encoded once per codec in use and sent to every viewer."""
-
-    def __init__(self, session: Conversation, shared: "_Shared") -> None:
-        self.viewers: list[Peer] = []
-        self.encoders: dict[str, VideoEncoder] = {}
-        self.reference: tuple[int, float] | None = None
-        """The last Moment's media time and when it left, smoothed: what sender reports are made of."""
-        self.skipped_pictures = 0
-        """Pictures left out because the machine was behind."""
-        self.encode_seconds: deque[float] = deque(maxlen=STAGE_MOMENTS)
-        self.latencies: deque[float] = deque(maxlen=STAGE_MOMENTS)
-        """Seconds from the last sound of a Moment's own 40 ms to its first packet out."""
-        self._session = session
-        self._shared = shared
-        self._sound = SoundEncoder()
-        self._picture_id = random.getrandbits(15)
-        self._pending: deque[Moment] = deque(maxlen=PENDING_MOST)
-        self._arrived = asyncio.Event()
-        self._ended = False
-        self._second_half: asyncio.TimerHandle | None = None
-        self._unsent: tuple[bytes, int] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"broadcast of {session.id}")
-
-    def add(self, viewer: "Peer") -> None:
-        if viewer not in self.viewers:
-            self.viewers.append(viewer)
-        self.ask_keyframe(viewer)
-        self.adapt()
-
-    def remove(self, viewer: "Peer") -> None:
-        if viewer in self.viewers:
-            self.viewers.remove(viewer)
-        for codec in set(self.encoders) - {peer.codec for peer in self.viewers}:
-            del self.encoders[codec]
-        self.adapt()
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    def ask_keyframe(self, viewer: "Peer") -> None:
-        encoder = self.encoders.get(viewer.codec)
-        if encoder is not None:
-            encoder.ask_keyframe()
-
-    def adapt(self) -> None:
-        """Follow the slowest viewer of each codec; one encoding cannot please two, and the floor protects the rest."""
-        for codec, encoder in self.encoders.items():
-            limits = [peer.limit for peer in self.viewers if peer.codec == codec and peer.limit is not None]
-            encoder.set_bitrate(min([self._shared.bitrate, *limits]))
-
-    async def _run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group, self._session.outlet(wants=Wants.PICTURE) as outlet:
-                sending = group.create_task(self._send_all())
-                async for moment in outlet:
-                    self._pending.append(moment)
-                    self._arrived.set()
-                self._ended = True
-                self._arrived.set()
-                await sending
-        except* SessionClosedError:
-            logger.debug("session %s ended before its broadcast began", self._session.id)
-        except* Exception:
-            logger.exception("the broadcast of session %s failed", self._session.id)
-        finally:
-            if self._second_half is not None:
-                self._second_half.cancel()
-            for viewer in list(self.viewers):
-                viewer.leave("session ended")
-
-    async def _send_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = self._shared.clock.now
-        while True:
-            while not self._pending:
-                if self._ended:
-                    return
-                self._arrived.clear()
-                await self._arrived.wait()
-            moment = self._pending.popleft()
-            encoders: dict[str, VideoEncoder] = {}
-            if self._pending:  # behind: the newer picture is already here, and sound never waits
-                self.skipped_pictures += 1
-            else:
-                encoders = {codec: self._encoder(codec) for codec in {p.codec for p in self.viewers} if codec}
-            began = now()
-            sound, pictures = await loop.run_in_executor(self._shared.executor, self._encode, moment, encoders)
-            self.encode_seconds.append(now() - began)
-            self._send(moment, sound, pictures)
-
-    def _encoder(self, codec: str) -> VideoEncoder:
-        encoder = self.encoders.get(codec)
-        if encoder is None:
-            encoder = self.encoders[codec] = VideoEncoder(self._shared.openers[codec], self._shared.bitrate)
-            self.adapt()
-        return encoder
-
-    def _encode(self, moment: Moment, encoders: dict[str, VideoEncoder]) -> tuple[list[bytes], dict[str, _Cut]]:
-        """In an encode thread. One Moment of a broadcast at a time."""
-        sound = self._sound.encode(moment.heard)
-        pictures: dict[str, _Cut] = {}
-        for codec, encoder in encoders.items() if moment.picture is not None else ():
-            cut = self._cut(codec, encoder, moment.picture, moment.pts)
-            if cut is not None:
-                pictures[codec] = cut
-        return sound, pictures
-
-    def _cut(self, codec: str, encoder: VideoEncoder, picture: Picture | None, pts: int) -> _Cut | None:
-        assert picture is not None
-        try:
-            encoded = encoder.encode(picture, pts)
-        except PictureSizeError as error:
-            self._shared.warn_once(str(error))
-            return None
-        if encoded is None:
-            return None
-        if codec == "VP8":
-            self._picture_id = (self._picture_id + 1) & 0x7FFF
-            return _Cut(vp8_payloads(encoded.data, self._picture_id), encoded.keyframe)
-        return _Cut(h264_payloads(encoded.data), encoded.keyframe)
-
-    def _send(self, moment: Moment, sound: list[bytes], pictures: dict[str, _Cut]) -> None:
-        self._flush_half()
-        sent = self._shared.clock.now()
-        self._refer(moment.pts, sent)
-        for viewer in self.viewers:
-            if sound:
-                viewer.send_sound(sound[0], moment.pts)
-            cut = pictures.get(viewer.codec)
-            if cut is not None:
-                viewer.send_picture(cut.payloads, cut.keyframe, moment.pts)
-        if moment.arrived > 0:
-            self.latencies.append(sent - moment.arrived)
-        if len(sound) > 1:
-            # The second 20 ms leave when their time comes: two at once would make every receiver buffer one more.
-            self._unsent = (sound[1], moment.pts + SOUND_FRAME)
-            delay = SOUND_FRAME / HEARD_RATE
-            self._second_half = asyncio.get_running_loop().call_later(delay, self._flush_half)
-
-    def _flush_half(self) -> None:
-        if self._second_half is not None:
-            self._second_half.cancel()
-            self._second_half = None
-        if self._unsent is not None:
-            payload, pts = self._unsent
-            self._unsent = None
-            for viewer in self.viewers:
-                viewer.send_sound(payload, pts)
-
-    def _refer(self, pts: int, sent: float) -> None:
-        if self.reference is not None:
-            # Encoding sometimes takes longer; the earliest departures draw the true line. 0.1 ms a Moment of leak
-            # follows any clock's drift.
-            known_pts, known_sent = self.reference
-            expected = known_sent + (pts - known_pts) / HEARD_RATE + 0.0001
-            if abs(sent - expected) < 0.5:
-                sent = min(sent, expected)
-        self.reference = (pts, sent)
-
-
 # One connection
 
 
@@ -683,7 +413,7 @@ class Peer:
         if video is not None:
             video.on_keyframe = self._on_keyframe
             video.on_bitrate = self._on_bitrate
-            video.headroom = Headroom(shared.bitrate)
+            video.headroom = Headroom(shared.workshop.bitrate)
 
     @property
     def codec(self) -> str:
@@ -734,11 +464,7 @@ class Peer:
         if self._broadcast is not None:
             encoder = self._broadcast.encoders.get(self.codec)
             figures["bitrate"] = encoder.bitrate if encoder is not None else None
-            figures["skipped_pictures"] = self._broadcast.skipped_pictures
-            figures["latency_p50"] = quantile(self._broadcast.latencies, 0.50)
-            figures["latency_p99"] = quantile(self._broadcast.latencies, 0.99)
-            figures["encode_p50"] = quantile(self._broadcast.encode_seconds, 0.50)
-            figures["encode_p99"] = quantile(self._broadcast.encode_seconds, 0.99)
+            figures |= self._broadcast.figures()
         return figures
 
     # what the broadcast calls
@@ -748,7 +474,7 @@ class Peer:
         if sender is not None:
             sender.push((payload,), pts)
 
-    def send_picture(self, payloads: list[bytes], keyframe: bool, pts: int) -> None:
+    def send_picture(self, payloads: Sequence[bytes], keyframe: bool, pts: int) -> None:
         """Nothing before the first key frame: what cannot be decoded need not travel."""
         self._sees = self._sees or keyframe
         if self._sees:
@@ -967,12 +693,6 @@ async def close_connection(connection: Connection, seconds: float) -> None:
             ice.cut()
 
 
-def quantile(values: Sequence[float] | deque[float], share: float) -> float | None:
-    """The value that `share` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
-
-
 # All of them
 
 
@@ -981,18 +701,14 @@ class _Shared:
 
     def __init__(self, clock: Clock, bitrate: int, deadlines: Deadlines, encode_threads: int) -> None:
         self.clock = clock
-        self.bitrate = bitrate
         self.deadlines = deadlines
-        # Encoding has its own threads: in the loop's default ones it would wait behind anything that blocks.
-        self.executor = ThreadPoolExecutor(encode_threads, thread_name_prefix="encode")
-        self.openers: dict[str, OpenContext] = {"VP8": open_vp8}
+        self.workshop = Workshop(clock, ThreadPoolExecutor(encode_threads, thread_name_prefix="encode"), bitrate)
         self.peers: dict[str, Peer] = {}
         self.broadcasts: dict[str, Broadcast] = {}
         self.totals: dict[str, float] = {}
         self.closing = asyncio.Semaphore(2)
         """When all leave at once they are closed in turns of the loop, so that those who stay notice nothing."""
         self._ntp_zero = clock.wall() - clock.now() + NTP_EPOCH  # once: a step of the wall clock moves no report
-        self._warned: set[str] = set()
 
     def ntp(self, now: float) -> int:
         return int((now + self._ntp_zero) * 0x100000000)
@@ -1000,7 +716,7 @@ class _Shared:
     def broadcast(self, session: Conversation) -> Broadcast:
         broadcast = self.broadcasts.get(session.id)
         if broadcast is None:
-            broadcast = self.broadcasts[session.id] = Broadcast(session, self)
+            broadcast = self.broadcasts[session.id] = Broadcast(session, self.workshop)
         return broadcast
 
     async def retire(self, broadcast: Broadcast) -> None:
@@ -1015,11 +731,6 @@ class _Shared:
         for name, value in peer.stats().items():
             if isinstance(value, int) and not isinstance(value, bool) and name not in ("bitrate", "bitrate_limit"):
                 self.totals[name] = self.totals.get(name, 0) + value
-
-    def warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message)
 
 
 class Peers:
@@ -1053,7 +764,9 @@ class Peers:
     async def __aenter__(self) -> Self:
         if "H264" in self._codecs:
             loop = asyncio.get_running_loop()
-            self._shared.openers["H264"] = await loop.run_in_executor(self._shared.executor, choose_h264)
+            self._shared.workshop.openers["H264"] = await loop.run_in_executor(
+                self._shared.workshop.executor, choose_h264
+            )
         return self
 
     async def __aexit__(
@@ -1061,7 +774,7 @@ class Peers:
     ) -> None:
         """Close every peer, then the encode threads."""
         await asyncio.gather(*(peer.close("closed by the server") for peer in self.peers))
-        self._shared.executor.shutdown(wait=True, cancel_futures=True)
+        self._shared.workshop.executor.shutdown(wait=True, cancel_futures=True)
 
     @property
     def peers(self) -> list[Peer]:
