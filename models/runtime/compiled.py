@@ -21,14 +21,21 @@ class Compiled:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._requests: dict[int, Any] = {}
+        self._asks: list[str] = []
         for size in sizes:
             model = core.read_model(graph, b"")
             model.reshape({port.get_any_name(): _sized(port, size) for port in model.inputs})
+            self._asks = [port.get_any_name() for port in model.inputs]
             self._requests[size] = core.compile_model(model, "CPU", settings).create_infer_request()
 
     @property
     def sizes(self) -> list[int]:
         return sorted(self._requests)
+
+    @property
+    def asks(self) -> list[str]:
+        """The names of its inputs."""
+        return self._asks
 
     def __call__(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
         request = self._requests[len(next(iter(inputs.values())))]

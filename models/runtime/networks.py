@@ -1,0 +1,234 @@
+"""Avatars of kind "learned": their own networks as graphs, computed by whoever compiles them. No torch.
+
+A package's `graphs/` holds
+
+    step.onnx              hears: x [B, 640] → points [B, 131, 3], face [B, 61]; more outputs go to the painter by name
+    paint.onnx             paints: luma [B, h, w], u and v [B, h / 2, w / 2], in 0…255, already blended with the loop
+    frames.safetensors     per frame of the loop: corner [N, 2] of the painted rectangle (x, y; even), and anything else
+    silence.safetensors    the states [1, …] of a session that has heard nothing
+
+A graph gets what it asks for by name: `x`; `frame_NAME`, the array NAME of `frames` at the frame that is answered for;
+`state_N`, what it gave as `after_N` in the step before; anything else as another graph gave it. States are told apart
+by graph: `step.state_0`, `paint.state_0` in `silence`. The networks hold the look-ahead that the card states.
+
+`golden.safetensors` holds fifty streamed steps and what the reference answered, for any backend to prove itself with.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Final, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from models.avatar import Avatar, PackageError, decode_loop
+from models.rates import CHUNK, FACE, POINTS
+from models.runtime import AvatarCard, Floats, Out, Roi, Row, Wants
+from models.runtime.slots import Slots, batches, bucket, buckets
+
+KIND: Final = "learned"
+
+TOLERANCE: Final = {
+    "f32": {"points": 0.02, "face": 2e-3, "luma": 1.0},
+    "bf16": {"points": 0.02, "face": 2e-3, "luma": 6.0},
+}
+"""Largest difference from the reference: pixels, weights, grey levels. By the painter's precision; the step is f32."""
+
+
+class Graph(Protocol):
+    """A compiled graph: named arrays in, named arrays out, for the batch sizes that it was compiled for."""
+
+    @property
+    def asks(self) -> Sequence[str]:
+        """The names of its inputs."""
+        ...
+
+    def __call__(self, inputs: Mapping[str, Floats]) -> Mapping[str, Floats]: ...
+
+
+Compile = Callable[[bytes, Sequence[int], str], Graph]
+"""(ONNX, batch sizes, precision) → a graph."""
+
+
+class Stage:
+    """One graph with the states of its sessions."""
+
+    def __init__(self, name: str, graph: Graph, silence: Mapping[str, Floats], slots: int) -> None:
+        self._graph = graph
+        prefix = f"{name}."
+        mine = {key.removeprefix(prefix): state for key, state in silence.items() if key.startswith(prefix)}
+        if set(mine) != {asked for asked in graph.asks if asked.startswith("state_")}:
+            raise PackageError(f"silence.safetensors does not hold the states of {name}.onnx")
+        self._slots = Slots(mine, slots)
+
+    def run(
+        self, slots: Sequence[int], reset: Sequence[bool], given: Mapping[str, Floats], frames: Mapping[str, Floats]
+    ) -> dict[str, Floats]:
+        """One step of a batch that is no larger than the largest bucket; `given` and `frames` are [B, …]."""
+        states = self._slots.gather(slots, reset)
+        size = bucket(len(slots))
+        inputs = dict(states)
+        for name in self._graph.asks:
+            if name not in states:
+                source = frames[name.removeprefix("frame_")] if name.startswith("frame_") else given[name]
+                inputs[name] = padded(source, size)
+        out = self._graph(inputs)
+        self._slots.scatter(slots, {name: out[name.replace("state_", "after_")] for name in states})
+        return {name: array[: len(slots)] for name, array in out.items() if not name.startswith("after_")}
+
+
+def padded(rows: Floats, size: int) -> Floats:
+    """To a bucket, with the first row: numbers that a network knows, which nobody reads afterwards."""
+    return np.asarray(np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)]), np.float32)
+
+
+class Learned:
+    """One avatar's networks, loaded and compiled."""
+
+    def __init__(
+        self, avatar: Avatar, slots: int, compiler: Compile, precision: str = "f32", lookahead: int | None = None
+    ) -> None:
+        if lookahead not in (None, avatar.lookahead):
+            raise ValueError(
+                f"{avatar.name} was taught with a look-ahead of {avatar.lookahead} frames, not {lookahead}"
+            )
+        loop = decode_loop(avatar)
+        self.card = AvatarCard(
+            name=avatar.name,
+            revision=avatar.revision,
+            width=loop.shape[2],
+            height=loop.shape[1] * 2 // 3,
+            lookahead=avatar.lookahead,
+            loop=loop,
+            synthetic=avatar.synthetic,
+            label=avatar.label,
+        )
+        self._avatar = avatar
+        self._frames = arrays(avatar, "graphs/frames.safetensors")
+        self._corners = self._frames.pop("corner", np.zeros((0, 2), np.float32)).astype(int)
+        if any(len(rows) != len(loop) for rows in (self._corners, *self._frames.values())):
+            raise PackageError(
+                f"{avatar.name}: graphs/frames.safetensors has not one row for each of {len(loop)} frames"
+            )
+        if (self._corners % 2).any() or (self._corners < 0).any():
+            raise PackageError(f"{avatar.name}: graphs/frames.safetensors: a corner is odd or outside of the frame")
+        silence = arrays(avatar, "graphs/silence.safetensors")
+        step, paint = avatar.read("graphs/step.onnx"), avatar.read("graphs/paint.onnx")
+        self.precision = precision
+        self._make: Callable[[int], tuple[Stage, Stage]] = lambda count: (
+            Stage("step", compiler(step, buckets(count), "f32"), silence, count),
+            Stage("paint", compiler(paint, buckets(count), precision), silence, count),
+        )
+        self._prove()
+        self._step, self._paint = self._make(slots)
+
+    def answer(self, rows: Sequence[Row]) -> list[Out]:
+        return [out for part in batches(len(rows)) for out in self._answer(rows[part], self._step, self._paint)]
+
+    def _answer(self, rows: Sequence[Row], step: Stage, paint: Stage) -> list[Out]:
+        began = perf_counter()
+        index = np.array([row.loop_index for row in rows]) % self.card.frames
+        frames = {name: array[index] for name, array in self._frames.items()}
+        pcm = np.clip(np.nan_to_num(np.stack([row.pcm for row in rows])), -1, 1)
+        reset = [row.reset for row in rows]
+        given = step.run([row.slot for row in rows], reset, {"x": pcm}, frames)
+        moved = perf_counter()
+        # What nobody wants to see is not painted: the state of a painter that has one stands still meanwhile.
+        seen = [place for place, row in enumerate(rows) if Wants.PICTURE in row.wants]
+        rois: dict[int, Roi] = {}
+        if seen:
+            chosen = {name: array[seen] for name, array in given.items()}
+            under = {name: array[seen] for name, array in frames.items()}
+            painted = paint.run([rows[place].slot for place in seen], [reset[place] for place in seen], chosen, under)
+            planes = [np.rint(np.clip(painted[name], 0, 255)).astype(np.uint8) for name in ("luma", "u", "v")]
+            for at, place in enumerate(seen):
+                x, y = self._corners[index[place]].tolist()
+                rois[place] = Roi(x, y, *(plane[at] for plane in planes))
+        ended = perf_counter()
+        stages = {"landmarks": (moved - began) / len(rows), "render": (ended - moved) / len(rows)}
+        return [
+            Out(
+                row.slot,
+                row.generation,
+                points=given["points"][place] if Wants.POINTS in row.wants else None,
+                face=given["face"][place] if Wants.FACE in row.wants else None,
+                roi=rois.get(place),
+                stage_seconds=stages,
+            )
+            for place, row in enumerate(rows)
+        ]
+
+    def _prove(self) -> None:
+        """Raises `PackageError` when the golden steps come out otherwise than the reference's."""
+        golden = arrays(self._avatar, "golden.safetensors")
+        step, paint = self._make(2)
+        worst = {"points": 0.0, "face": 0.0, "luma": 0.0}
+        wants = Wants.POINTS | Wants.FACE | Wants.PICTURE
+        for n, pcm in enumerate(golden["x"]):
+            rows = [Row(slot, 0, n == 0, self.card.name, pcm, n, wants) for slot in (1, 0)]
+            out = self._answer(rows, step, paint)[0]
+            if out.points is None or out.face is None or out.roi is None:
+                raise PackageError(f"{self.card.name}: its graphs do not answer with points, face and picture")
+            self._check_shapes(out)
+            for name, ours in (("points", out.points), ("face", out.face), ("luma", out.roi.luma)):
+                difference = float(np.abs(ours - golden[name][n]).max())
+                worst[name] = max(worst[name], difference if np.isfinite(difference) else float("inf"))
+        for name, allowed in TOLERANCE[self.precision].items():
+            if worst[name] > allowed:
+                raise PackageError(
+                    f"{self.card.name}: in {self.precision} its {name} differ from the reference by {worst[name]:.3g}, "
+                    f"where {allowed:g} is allowed"
+                )
+
+    def _check_shapes(self, out: Out) -> None:
+        if out.points is None or out.face is None or out.roi is None:
+            return
+        height, width = out.roi.luma.shape
+        fits = out.roi.x + width <= self.card.width and out.roi.y + height <= self.card.height
+        halves = out.roi.u.shape == out.roi.v.shape == (height // 2, width // 2)
+        if out.points.shape != (POINTS, 3) or out.face.shape != (FACE,) or not fits or not halves:
+            raise PackageError(f"{self.card.name}: its graphs answer in shapes that no picture has")
+
+
+def arrays(avatar: Avatar, path: str) -> dict[str, Floats]:
+    """Any float32 arrays of a verified file."""
+    try:
+        found = load(avatar.read(path))
+    except SafetensorError as error:
+        raise PackageError(f"{avatar.name}: {path} cannot be read: {error}") from error
+    for name, array in found.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise PackageError(f"{avatar.name}: {path}: {name} is not of finite float32")
+    return found
+
+
+class Networks:
+    """Implements `models.runtime.Runtime` for learned avatars: each one's rows are a batch of their own."""
+
+    def __init__(self, avatars: Sequence[Learned]) -> None:
+        self._avatars = {avatar.card.name: avatar for avatar in avatars}
+        self._cards = {name: avatar.card for name, avatar in self._avatars.items()}
+
+    @property
+    def cards(self) -> Mapping[str, AvatarCard]:
+        return self._cards
+
+    def step(self, rows: Sequence[Row]) -> list[Out]:
+        outs: dict[int, Out] = {}
+        for name, avatar in self._avatars.items():
+            places = [place for place, row in enumerate(rows) if row.avatar == name]
+            if places:
+                outs |= zip(places, avatar.answer([rows[place] for place in places]), strict=True)
+        return [outs[place] for place in range(len(rows))]
+
+    def close(self) -> None:
+        self._avatars.clear()
+
+
+def warm(networks: Networks) -> Networks:
+    """Step every avatar once; guests reset their slots."""
+    everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
+    for name in networks.cards:
+        networks.step([Row(0, 0, True, name, np.zeros(CHUNK, np.float32), 0, everything)])
+    return networks
