@@ -428,6 +428,7 @@ class SessionStart:
     video: VideoCodec = "none"
     audio_out: int | None = None  # the rate, in hertz
     resume: str | None = None  # a session's id
+    view: bool = False  # look on at that session; never take it over
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,6 +580,7 @@ def _session_start(said: _Fields) -> SessionStart:
         video=said.inner("video").one_of("codec", ("none", "jpeg", "h264"), "none"),
         audio_out=_audio_out(said),
         resume=said.name("resume"),
+        view=said.flag("view") or False,
     )
 
 

@@ -278,13 +278,13 @@ class Guest:
             admission = self._stream.authorise(token, start.resume, headers.get("Origin"))
         except TokenError as refused:
             raise ProtocolError(Close.UNAUTHORISED, str(refused)) from refused
-        self._may_speak = admission.may_speak
+        self._may_speak = admission.may_speak and not start.view
         session_id = admission.session_id or start.resume
         running = self._stream.house.sessions.get(session_id) if session_id else None
         if running is not None and not running.closed.is_set():
             return running, self._take_over(running)
-        if not admission.may_speak:
-            raise ProtocolError(Close.UNAUTHORISED, "the session to look on at is not open")
+        if not self._may_speak:
+            raise ProtocolError(Close.BAD_HELLO, "the session to look on at is not open")
         avatar = start.avatar or admission.avatar or self._stream.avatar
         if avatar is None:
             raise ProtocolError(Close.UNKNOWN_AVATAR, 'there is no default avatar here: name one in "avatar_id"')

@@ -139,7 +139,7 @@ class Avatar:
 @asynccontextmanager
 async def connect(url: str = URL, *, token: str | None = None, **wishes: Any) -> AsyncIterator[Avatar]:
     """One conversation, as a block. `wishes` are those of `wire.hello`: avatar, sample_rate, channels, audio_format,
-    pacing, face, landmarks, mesh, video, audio_out, resume. Raises AvatarClosedError with the server's own sentence."""
+    pacing, face, landmarks, mesh, video, audio_out, resume, view. Raises AvatarClosedError with its sentence."""
     headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
         socket = await connect_websocket(

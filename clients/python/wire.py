@@ -115,9 +115,11 @@ def hello(
     video: str = "none",
     audio_out: int | None = None,
     resume: str | None = None,
+    view: bool = False,
     client: Mapping[str, str] | None = None,
 ) -> str:
-    """The first message. `face` may choose schema, encoding, rate, coords, visemes; False wants none."""
+    """The first message. `face` may choose schema, encoding, rate, coords, visemes; False wants none. `view` looks on
+    at the session `resume` without taking it over."""
     said: dict[str, Any] = {
         "type": "session.start",
         "protocol": PROTOCOL,
@@ -131,6 +133,7 @@ def hello(
         "video": {"codec": video},
         "audio_out": {"sample_rate": audio_out} if audio_out else None,
         "resume": resume,
+        "view": view,
     }
     if token is not None:
         said["auth"] = {"token": token}

@@ -315,7 +315,7 @@ async def test_who_may_only_look_on_cannot_speak() -> None:
     async with a_place(authorise=lambda *_: Admission("shown", may_speak=False)) as place:
         async with place.visit() as client:
             await client.send(hello())
-            assert (await end(client))[0] == 4401  # there is nothing to look on at yet
+            assert (await end(client))[0] == 4400  # there is nothing to look on at yet
         async with place.house.open("demo", session_id="shown", transport="webrtc"):
             async with place.talk() as (client, started):
                 assert started["session_id"] == "shown"
@@ -446,6 +446,19 @@ async def test_the_second_client_of_a_session_replaces_the_first(place: Place) -
             (face,) = await frames(second, Kind.FACE, 1)
             assert face.pts_us > 0  # the session has gone on
             assert len(place.worker.seats) == 1
+    await place.gone()
+
+
+async def test_a_viewer_takes_nothing_over(place: Place) -> None:
+    async with (
+        place.talk() as (first, started),
+        place.talk(resume=started["session_id"], view=True) as (second, shown),
+    ):
+        assert shown["session_id"] == started["session_id"]
+        await frames(second, Kind.FACE, 3)
+        await second.send('{"type":"interrupt"}')
+        assert (await end(second))[:2] == (1008, "policy")
+        await frames(first, Kind.FACE, 3)
     await place.gone()
 
 
