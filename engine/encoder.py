@@ -31,8 +31,9 @@ KEYFRAME_INTERVAL: Final = 20 * FRAME_RATE
 
 BITRATE_LEAST: Final = 120_000
 BITRATE_MOST: Final = 4_000_000
-BITRATE_BAND: Final = 0.25
-"""A wish within this fraction of the running bit rate changes nothing: for VP8 a change costs a key frame."""
+BITRATE_RISE: Final = 0.25
+BITRATE_FALL: Final = 0.15
+"""A wish within these fractions of the running bit rate changes nothing: for VP8 a change costs a key frame."""
 
 BITRATE_SPACING: Final = HEARD_RATE
 """Samples between two changes of the bit rate."""
@@ -79,7 +80,7 @@ class KeyFrames:
 
 
 class Bitrate:
-    """Pure: follows wishes no faster than once in `BITRATE_SPACING` and not for less than `BITRATE_BAND`."""
+    """Pure: follows wishes no faster than once in `BITRATE_SPACING` and not for little."""
 
     def __init__(self, bits_per_second: int) -> None:
         self.running = bound_bitrate(bits_per_second)
@@ -88,7 +89,7 @@ class Bitrate:
 
     def change(self, pts: int) -> int | None:
         """The bit rate to switch to at `pts`, or None to stay."""
-        if abs(self.wished - self.running) <= BITRATE_BAND * self.running:
+        if self.running * (1 - BITRATE_FALL) <= self.wished <= self.running * (1 + BITRATE_RISE):
             return None
         if self._changed is not None and 0 <= pts - self._changed < BITRATE_SPACING:
             return None
@@ -98,15 +99,20 @@ class Bitrate:
 
 
 CONGESTED_LOSS: Final = 0.10
+CONGESTED_SECONDS: Final = 0.25
+"""A round trip this much longer than the shortest one means a queue."""
+
 GROWTH_PER_SECOND: Final = 1.10
+SOUND_BITRATE: Final = 64_000
+"""Bits per second that sound and reports take of a path, with headers."""
 
 
 class Headroom:
     """Pure: what one viewer's path carries, from its own estimates (REMB), its losses and what is being sent to it.
 
     A receiver's estimate never exceeds about 1.5 times what it is sent: while a still face costs little it says little
-    and means nothing. Only an estimate below what is being sent, or a tenth of the packets lost, is congestion; after
-    it the limit grows by a tenth a second until it is none.
+    and means nothing. Only an estimate below what is being sent, a tenth of the packets lost, or a round trip that
+    shows a queue is congestion; after it the limit grows by a tenth a second until it is none.
     """
 
     def __init__(self, ceiling: int) -> None:
@@ -114,11 +120,12 @@ class Headroom:
         """Bits per second to stay below; None when nothing is known to be in the way."""
         self._ceiling = ceiling
         self._changed = 0.0
+        self._shortest: float | None = None  # round trip
 
     def estimated(self, estimate: int, sending: float, now: float) -> None:
         """The receiver estimates `estimate` bits per second while `sending` are being sent."""
         if estimate < sending:
-            self._shrink(min(estimate, sending * 0.9), now)
+            self._shrink(min(estimate * 0.9 - SOUND_BITRATE, sending * 0.9), now)
         else:
             self._grow(now)
 
@@ -128,6 +135,12 @@ class Headroom:
             self._shrink(sending * (1 - fraction / 2), now)
         else:
             self._grow(now)
+
+    def travelled(self, round_trip: float, sending: float, now: float) -> None:
+        """A packet and its answer took `round_trip` seconds."""
+        self._shortest = round_trip if self._shortest is None else min(round_trip, self._shortest)
+        if round_trip > self._shortest + CONGESTED_SECONDS:
+            self._shrink(sending * 0.7, now)
 
     def _shrink(self, wished: float, now: float) -> None:
         limit = self._ceiling if self.limit is None else self.limit
@@ -178,6 +191,7 @@ def open_vp8(width: int, height: int, bitrate: int) -> VideoCodecContext:
         "bufsize": str(bitrate),
         "undershoot-pct": "100",
         "overshoot-pct": "15",
+        "drop-threshold": "30",  # rather fewer pictures than a queue on the way
         "max-intra-rate": "600",  # per cent of a frame's share: caps the burst that a key frame is
         "qmin": "2",
         "qmax": "56",

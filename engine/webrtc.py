@@ -93,8 +93,18 @@ PICTURE_RATE: Final = 90_000
 HISTORY: Final = 256
 """Packets kept for retransmission: a power of two, about 2 s of picture."""
 
-RETRANSMIT_MOST: Final = 300
-"""Packets sent again to one peer in a second. A peer that asks for more gets a key frame's worth, not a flood."""
+RETRANSMIT_SHARE: Final = 0.5
+"""Of the bit rate of the picture, what may be sent again: asking for more means that the path is full, not leaky."""
+
+RETRANSMIT_BITRATE: Final = 800_000
+"""The bit rate that this is a share of while no limit is known."""
+
+RETRANSMIT_SECONDS: Final = 3.0
+"""Age at which a packet is no longer worth it; a key frame mends more."""
+
+RETRANSMIT_SPACING: Final = 0.05
+"""Seconds before the same packet goes again, when the round trip is shorter or not known."""
+
 
 REPORT_SECONDS: Final = 1.0
 REFERENCE_MOST: Final = 2.0
@@ -149,6 +159,8 @@ class _Sent:
     stamp: int
     marker: bool
     payload: bytes
+    at: float
+    last: float  # when it went, the first time or again
 
 
 class MomentSender(RTCRtpSender):
@@ -184,7 +196,7 @@ class MomentSender(RTCRtpSender):
         self._mid = b""
         self._time_id: int | None = None
         self._history: list[_Sent | None] = [None] * HISTORY
-        self._budget = (0.0, 0)  # the second that is running, and packets sent again in it
+        self._again = (0.0, 0)  # when a second began, and the bits sent again in it
         self._recent: deque[tuple[float, int]] = deque(maxlen=1_024)  # when, and bits
         self._reports: deque[tuple[int, float]] = deque(maxlen=8)  # middle of the NTP time of a report, and when
 
@@ -197,11 +209,12 @@ class MomentSender(RTCRtpSender):
         """Send one frame, now. Dropped while not `ready`."""
         if not self.ready:
             return
-        self._recent.append((self._now(), 8 * sum(map(len, payloads))))
+        now = self._now()
+        self._recent.append((now, 8 * sum(map(len, payloads))))
         stamp, last = self.stamp(pts), len(payloads) - 1
         extensions = self._extensions()
         for i, payload in enumerate(payloads):
-            sent = _Sent(self._number, stamp, i == last, payload)
+            sent = _Sent(self._number, stamp, i == last, payload, now, now)
             self._history[sent.number % HISTORY] = sent
             self._number = (self._number + 1) & 0xFFFF
             self._send(self._payload_type, sent.number, self._ssrc, sent, payload, extensions)
@@ -297,15 +310,23 @@ class MomentSender(RTCRtpSender):
         for middle, when in self._reports:
             if middle == report.lsr and report.lsr:
                 measured = max(0.0, self._now() - when - report.dlsr / 65_536)
+                if self.headroom is not None:
+                    self.headroom.travelled(measured, self.sending, self._now())
                 self.round_trip = measured if self.round_trip is None else 0.85 * self.round_trip + 0.15 * measured
 
     def _send_again(self, number: int) -> None:
-        sent = self._history[number % HISTORY]
-        second = float(int(self._now()))
-        spent = self._budget[1] if self._budget[0] == second else 0
-        if sent is None or sent.number != number or spent >= RETRANSMIT_MOST:
+        sent, now = self._history[number % HISTORY], self._now()
+        if sent is None or sent.number != number or now - sent.at > RETRANSMIT_SECONDS:
             return
-        self._budget = (second, spent + 1)
+        if now - sent.last < max(RETRANSMIT_SPACING, self.round_trip or 0.0):
+            return  # the one that went before is still on its way
+        second, spent = self._again
+        spent = spent if now - second < 1.0 else 0
+        limit = self.headroom.limit if self.headroom is not None else None
+        if spent > RETRANSMIT_SHARE * (limit or RETRANSMIT_BITRATE):
+            return
+        self._again = (second if spent else now, spent + 8 * len(sent.payload))
+        sent.last = now
         self.retransmitted += 1
         if self._again_type is None:
             self._send(self._payload_type, number, self._ssrc, sent, sent.payload, self._extensions())

@@ -13,6 +13,7 @@ from engine.encoder import (
     BITRATE_LEAST,
     BITRATE_MOST,
     PAYLOAD_MOST,
+    SOUND_BITRATE,
     Bitrate,
     Encoded,
     Headroom,
@@ -114,7 +115,7 @@ def test_a_small_change_of_the_estimate_changes_nothing() -> None:
     run(subject, 5)
     subject.set_bitrate(950_000)
     run(subject, 30, first=5)
-    subject.set_bitrate(650_000)
+    subject.set_bitrate(690_000)
     run(subject, 30, first=35)
     assert (subject.opened, subject.bitrate) == (1, 800_000)
     subject.set_bitrate(300_000)
@@ -140,14 +141,25 @@ def test_an_estimate_above_what_is_sent_is_no_limit() -> None:
 
 def test_congestion_lowers_the_limit_at_once_and_it_grows_back_by_a_tenth_a_second() -> None:
     subject = Headroom(800_000)
-    subject.estimated(300_000, sending=790_000, now=0.0)
-    assert subject.limit == 300_000
+    subject.estimated(400_000, sending=790_000, now=0.0)
+    assert subject.limit == 360_000 - SOUND_BITRATE
     subject.estimated(400_000, sending=290_000, now=1.0)
-    assert subject.limit == 330_000
+    assert subject.limit == pytest.approx((360_000 - SOUND_BITRATE) * 1.1, abs=1)
     subject.lost(0.2, sending=320_000, now=1.5)
     assert subject.limit == 288_000
     subject.lost(0.0, sending=280_000, now=30.0)
     assert subject.limit is None
+
+
+def test_n3_a_round_trip_that_grows_means_a_queue() -> None:
+    subject = Headroom(800_000)
+    for round_trip in (0.08, 0.05, 0.2, 0.29):
+        subject.travelled(round_trip, sending=700_000, now=0.0)
+    assert subject.limit is None
+    subject.travelled(0.31, sending=700_000, now=1.0)
+    assert subject.limit == 490_000
+    subject.travelled(0.9, sending=300_000, now=2.0)
+    assert subject.limit == 210_000
 
 
 def test_a_collapsed_path_keeps_the_least_bitrate() -> None:
