@@ -271,7 +271,10 @@ def application(rooms: Rooms) -> web.Application:
     app = web.Application(middlewares=[_doors(rooms)])
     api = Api(rooms)
     for method, path, handler in api.routes():
-        app.router.add_route(method, path, handler)
+        if method == "GET":
+            app.router.add_get(path, handler)  # and HEAD
+        else:
+            app.router.add_route(method, path, handler)
     return app
 
 
@@ -706,8 +709,9 @@ class Api:
         except (UnicodeDecodeError, ProtocolError) as bad:
             raise ProblemError(400, "bad-json", f"the body is no JSON object: {bad}"[:200]) from bad
 
-    async def _body(self, request: web.Request, most: int, seconds: float = BODY_SECONDS) -> bytes:
+    async def _body(self, request: web.Request, most: int, seconds: float | None = None) -> bytes:
         """The body, bounded in size and time. It is refused by its declared length before a byte is read."""
+        seconds = BODY_SECONDS if seconds is None else seconds
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise ProblemError(415, "unsupported-type", "send the body without Content-Encoding")
         if (request.content_length or 0) > most:
