@@ -50,7 +50,7 @@ class PoseTcn(LandmarkNetwork):
         self.mean: Tensor
         self.register_buffer("basis", torch.zeros(COMPONENTS, 2 * (POINTS - JAW_POINTS)))
         self.register_buffer("rest", torch.zeros(2 * (POINTS - JAW_POINTS)))
-        self.register_buffer("spread", torch.ones(COMPONENTS))
+        self.register_buffer("spread", torch.ones(()))
         self.register_buffer("mean", torch.zeros(2 * POINTS))
         self.register_buffer("scale", torch.ones(()))
         self.scale: Tensor
@@ -59,7 +59,7 @@ class PoseTcn(LandmarkNetwork):
         return (self.first.silence(len(identity)), self.second.silence(len(identity)))
 
     def phases(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, Tensor, State]:
-        """Mouth features [B, T, 13] in units of their spread, points [B, T, 29, 2] in the plane, the state."""
+        """Mouth features [B, T, 13] in units of the first, points [B, T, 29, 2] in the plane, the state."""
         pose = pose_angles(conditions.rotation)
         cheeks = plane_of(conditions).into(conditions.cheeks).flatten(2)
         first, second = (pose * float(given) for given in self.with_pose)
@@ -97,7 +97,7 @@ class PoseTcn(LandmarkNetwork):
         _, strength, basis = torch.linalg.svd(mouth - middle, full_matrices=False)
         self.rest.copy_(middle)
         self.basis.copy_(basis[:COMPONENTS])
-        self.spread.copy_(strength[:COMPONENTS] / len(mouth) ** 0.5)
+        self.spread.copy_(strength[0] / len(mouth) ** 0.5)
         self.mean.copy_(own.flatten(1).mean(0))
         self.scale.copy_(own.std(0).mean())
         super().fit(points, conditions)
