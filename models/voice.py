@@ -160,14 +160,16 @@ def save(path: Path, voice: VoiceEncoder, **made: str) -> None:
 
 
 def ship(directory: Path, encoder: VoiceEncoder, **made: str) -> None:
-    """Everything that serving needs: `voice.safetensors`, `lips.onnx` and its `silence.safetensors`."""
+    """Everything that serving needs: `voice.safetensors`, `lips.onnx`, its `silence.safetensors` and its proof."""
     from models.runtime.graphs import export  # the exporter is heavy, and nobody else needs it
+    from models.runtime.proof import prove
 
     directory.mkdir(parents=True, exist_ok=True)
     save(directory / "voice.safetensors", encoder, **made)
     graph, silence = export(Lips(encoder), torch.zeros(1, CHUNK))
     (directory / "lips.onnx").write_bytes(graph)
     save_arrays({f"state_{n}": leaf for n, leaf in enumerate(silence)}, directory / "silence.safetensors")
+    prove(directory, Lips(encoder))
 
 
 def load(path: Path) -> VoiceEncoder:

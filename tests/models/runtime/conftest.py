@@ -7,8 +7,7 @@ import torch
 
 from models.runtime.eager import VOICE
 from models.runtime.ear import LIPS
-from models.runtime.export import export_voice
-from models.voice import VoiceEncoder, load
+from models.voice import VoiceEncoder, load, ship
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +30,5 @@ def voice(shipped: bool, encoder: VoiceEncoder, tmp_path_factory: pytest.TempPat
     if shipped:
         return VOICE.parent
     directory = tmp_path_factory.mktemp("voice")
-    export_voice(directory, encoder)
+    ship(directory, encoder)
     return directory
