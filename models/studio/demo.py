@@ -75,8 +75,8 @@ class Avatar:
 
 
 AVATARS = {
-    "demo": Avatar("demo", "mira", 200, Crop(148, 268, 216, 196)),
-    "ada": Avatar("ada", "ada", 200, Crop(148, 268, 216, 196)),
+    "demo": Avatar("demo", "mira", 150, Crop(148, 268, 216, 196)),
+    "ada": Avatar("ada", "ada", 150, Crop(148, 268, 216, 196)),
 }
 
 

@@ -1,7 +1,7 @@
 """A presenter made of signed distances: pose and expression in, pictures and true labels out.
 
 `identity` who it is, `rig` weights → pose, `head` the shape, `shade` its light and colour, `background` the room,
-`render` the camera, `landmarks` the true points.
+`fibres` and `groom` its hair, `render` the camera, `landmarks` the true points.
 """
 
 from models.studio.presenter.identity import PRESENTERS, Identity

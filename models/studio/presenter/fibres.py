@@ -175,8 +175,8 @@ def brow_curves(stubs: Stubs, pose: Pose, who: Traits) -> Tensor:
     side, u = torch.sign(stubs.root[:, 0]), stubs.root[:, 0].abs() - 1e-3
     x = side * (0.125 + 0.43 * u)
     root = torch.stack([x, _brow_height(x, u, stubs.root[:, 1], pose, who), stubs.z + 0.004], 1)
-    t = torch.linspace(0, 1, SHORT_JOINTS)[None, :, None]
-    bend = torch.tensor([0.0, -0.012, 0.0])
+    t = torch.linspace(0, 1, SHORT_JOINTS, device=root.device)[None, :, None]
+    bend = root.new_tensor([0.0, -0.012, 0.0])
     return root[:, None] + stubs.tip[:, None] * t + bend * t * t
 
 
@@ -189,7 +189,7 @@ def lash_curves(stubs: Stubs, pose: Pose, who: Traits, upper: bool) -> Tensor:
     y = lids.upper - 0.004 if upper else lids.lower - 0.010
     round_z = (EYE_R + 0.022) ** 2 - along * along - y * y
     root = torch.stack([x, y + EYE[1], EYE[2] + torch.sqrt(round_z.clamp(min=1e-4))], 1)
-    t = torch.linspace(0, 1, SHORT_JOINTS)[None, :]
+    t = torch.linspace(0, 1, SHORT_JOINTS, device=x.device)[None, :]
     sideways, up, out = (axis[:, None] for axis in stubs.tip.unbind(1))
     raised = (1 - 1.5 * lids.blink)[:, None] if upper else torch.full_like(up, -0.8)
     offset = torch.stack([sideways * t, up * (raised * t**1.6 - 0.12 * t), out * t * (1 - 0.35 * t)], -1)

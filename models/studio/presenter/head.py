@@ -26,6 +26,7 @@ from models.studio.presenter.sdf import (
     sphere,
 )
 
+CAMERA: Final = (0.0, -0.20, 9.5)
 MOUTH_Y: Final = -0.665
 EYE: Final = (0.328, 0.0, 0.540)
 EYE_R: Final = 0.225

@@ -44,7 +44,7 @@ class Landmarks:
             found |= hit
             if bool(found.all()):
                 break
-            at[~found] = centre + (at[~found] - centre) * 0.985
+            at[~found] = centre + (at[~found] - centre) * 0.98
         return Landmarks(rest)
 
     def place(self, presenter: Presenter, pose: Pose, size: int) -> Tensor:

@@ -13,21 +13,19 @@ from torch.nn import functional as F
 
 from models.studio.presenter import fibres, head, rig, shade
 from models.studio.presenter.background import room
-from models.studio.presenter.fibres import Canvas, Fibres
-from models.studio.presenter.head import CLOTH, EYES, HAIR, SKIN, TEETH, TONGUE
+from models.studio.presenter.fibres import Canvas
+from models.studio.presenter.groom import Groom
+from models.studio.presenter.head import CAMERA, CLOTH, EYES, HAIR, SKIN, TEETH, TONGUE
 from models.studio.presenter.identity import Identity, unpack
 from models.studio.presenter.rig import Pose
-from models.studio.presenter.sdf import Tensor, Triple, smoothstep
+from models.studio.presenter.sdf import Tensor, smoothstep
 from models.studio.presenter.shade import KEY, Hit, grade, rgb, towards, unit
 
-CAMERA: Final = (0.0, -0.20, 9.5)
 FOCUS_Z: Final = 0.4
 HALF: Final = 1.56  # half the picture's height at FOCUS_Z, decimetres
 NEAR: Final = 7.9
 FAR: Final = 10.9
 NOTHING: Final = -1  # the material of the background
-HAIRS: Final = 7000
-BEARD_HAIRS: Final = 9000  # tried; about a third find a place
 COARSE: Final = 4  # pixels along the side of a block of the first, coarse march
 
 Field = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str], Tensor]
@@ -50,18 +48,6 @@ class Picture(NamedTuple):
     material: Tensor  # int8 [B, H, W]: head.SKIN …, or NOTHING
     depth: Tensor  # float32 [B, H, W]: decimetres from the camera along the ray
     alpha: Tensor  # float32 [B, H, W]: how much of the pixel is presenter
-
-
-class Groom(NamedTuple):
-    """The fibres of one person, grown and lit once; see `fibres`."""
-
-    hair: fibres.Hair
-    normal: Tensor  # [3, S · J] of the hair, head space
-    key: Tensor  # [S · J] how much of the key light reaches
-    ambient: Tensor  # [S · J]
-    lashes: tuple[fibres.Stubs, fibres.Stubs]
-    brows: fibres.Stubs
-    beard: Tensor  # [S, J, 3] at rest
 
 
 class Rays(NamedTuple):
@@ -130,7 +116,8 @@ class Presenter:
         if antialias:
             planes = (p.view(batch, height, width) for p in (material, depth, image.clamp(0, 1.5).sqrt().mean(0)))
             kinds, depths, tones = planes
-            edge = (spread(kinds, 3) > 0) | (spread(depths, 3) > 0.05) | (spread(tones, 3) > 0.10)
+            plain = (kinds != HAIR) & (kinds != CLOTH)  # strands and knitting cover their own tone
+            edge = (spread(kinds, 3) > 0) | (spread(depths, 3) > 0.05) | (plain & (spread(tones, 3) > 0.10))
             e = edge.flatten().nonzero()[:, 0]
             nearest = -F.max_pool2d(-depths[:, None], 5, 1, 2).flatten()[e] - 0.03
             image[:, e], alpha[e] = self._smooth(rays.at(e), nearest, table, size)
@@ -162,22 +149,17 @@ class Presenter:
 
     @cached_property
     def _groom(self) -> Groom:
-        who, traits = self.who, self.traits
-        hair = fibres.grow_hair(who, HAIRS)
         still = self.pose(rig.weights({}))
-        points = hair.curves.reshape(-1, 3)
-        normal = hair.normals.reshape(-1, 3).T
-        hx, hy, hz = points.to(self.device).unbind(1)
-        x, y, z = head.to_world(hx, hy, hz, still, traits)
-        normal = normal.to(self.device)
-        table = still.table()
-        key, ambient = self._shadow(x, y, z, normal, table), self._ambient(x, y, z, normal, table).clamp(min=0.2)
+        near = self if self.device.type == "cpu" else Presenter(self.who, compiled=False)
 
-        def density(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-            return shade.beard_mask(x, y, y, z, traits)
+        def light(points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+            hx, hy, hz = points.unbind(1)
+            x, y, z = head.to_world(hx, hy, hz, still, self.traits)
+            table = still.table()
+            key, ambient = self._shadow(x, y, z, normals, table), self._ambient(x, y, z, normals, table)
+            return key, ambient.clamp(min=0.2)
 
-        beard = fibres.grow_beard(who, self.front, density, BEARD_HAIRS if who.traits.beard else 1)
-        return Groom(hair, normal, key, ambient, fibres.grow_lashes(who), fibres.grow_brows(who, self.front), beard)
+        return Groom(self.who, self.traits, self.device, near.front, light)
 
     def _combed(
         self, image: Tensor, alpha: Tensor, depth: Tensor, pose: Pose, size: int, crop: Crop
@@ -185,74 +167,19 @@ class Presenter:
         """Fibres over the marched picture, frame by frame."""
         batch, shape = len(pose.jaw_rot), (crop.height, crop.width)
         images, alphas, depths = image.view(3, batch, *shape), alpha.view(batch, *shape), depth.view(batch, *shape)
+        corner = torch.tensor([crop.x, crop.y], device=self.device)
         for b in range(batch):
             row = pose.row(b)
             canvas = Canvas(images[:, b], alphas[b], depths[b])
-            for kind, samples in (
-                (self._beard(row), 12),
-                (self._brows(row), 16),
-                (self._hair(row), 150),
-                *self._lashes(row),
-            ):
+            for kind, samples in self._groom.worn(row):
                 hx, hy, hz = kind.curves.unbind(-1)
                 x, y, z = head.to_world(hx, hy, hz, row, self.traits)
-                pixels = self.to_pixels(x, y, z, size)[..., :2] - torch.tensor([crop.x, crop.y], device=self.device)
+                pixels = self.to_pixels(x, y, z, size)[..., :2] - corner
                 away = torch.stack([x - CAMERA[0], y - CAMERA[1], z - CAMERA[2]])
                 distance: Tensor = torch.linalg.vector_norm(away, dim=0)
                 canvas = fibres.draw(canvas, pixels, distance, kind, size / 2 / HALF, max(4, samples * size // 512))
             images[:, b], alphas[b] = canvas.image, canvas.alpha
         return image, alpha
-
-    def _lit(self, curves: Tensor, normal: Tensor, key: Tensor, ambient: Tensor, albedo: Tensor, pose: Pose) -> Tensor:
-        """Kajiya-Kay along curves [S, J, 3] → [3, S, J]."""
-        count, joints, _ = curves.shape
-        along = torch.cat([curves[:, 1:] - curves[:, :-1], curves[:, -1:] - curves[:, -2:-1]], 1)
-        tangent = shade.turned(fibres.directions(along).reshape(-1, 3).T, pose)
-        hx, hy, hz = curves.reshape(-1, 3).unbind(1)
-        x, y, z = head.to_world(hx, hy, hz, pose, self.traits)
-        view = -unit(torch.stack([x - CAMERA[0], y - CAMERA[1], z - CAMERA[2]]))
-        hit = Hit(x, y, z, y, shade.turned(normal, pose), view, ambient, key)
-        jitter = (albedo.mean(0) / albedo.mean().clamp(min=1e-6)).clamp(0, 1)
-        return shade.strand_light(hit, tangent, albedo, self.traits.hair_shine, jitter).view(3, count, joints)
-
-    def _hair(self, pose: Pose) -> Fibres:
-        g = self._groom
-        joints = g.hair.curves.shape[1]
-        albedo = rgb(self.traits.hair, g.key) * (0.35 + 1.3 * g.hair.shade).repeat_interleave(joints)
-        colour = self._lit(g.hair.curves, g.normal, g.key, g.ambient, albedo, pose)
-        return Fibres(g.hair.curves, g.hair.width, colour, g.hair.fade)
-
-    def _beard(self, pose: Pose) -> Fibres:
-        rest = self._groom.beard
-        count, joints, _ = rest.shape
-        x, y, z = head.skin_moved(rest.reshape(-1, 3), pose)
-        curves = torch.stack([x, y, z], 1).view(rest.shape)
-        normal = fibres.directions(curves - torch.tensor([0.0, -0.55, -0.2])).reshape(-1, 3).T
-        jitter = torch.arange(count, device=self.device).remainder(7).repeat_interleave(joints) / 7
-        albedo = rgb(shade.scaled(self.traits.hair, 0.8), jitter) * (0.5 + jitter)
-        open_air = torch.full_like(jitter, 0.45)
-        colour = self._lit(curves, normal, open_air, open_air, albedo, pose)
-        lips = head.Lips(x, y, pose, self.traits)  # the moustache is trimmed to the lips, wherever they are
-        trimmed = smoothstep(0.75, 1.15, torch.maximum(lips.tu, lips.tl)) + smoothstep(1.0, 1.06, lips.s)
-        fade = torch.linspace(1.0, 0.25, joints) * trimmed.clamp(max=1).view(count, joints)
-        return Fibres(curves, torch.full((count,), 0.0065), colour, fade)
-
-    def _plain(self, curves: Tensor, width: Tensor, rgb_: Triple, strength: float) -> Fibres:
-        count, joints, _ = curves.shape
-        colour = rgb(rgb_, curves)[:, :, None].expand(3, count, joints)
-        fade = strength * torch.linspace(1.0, 0.15, joints).expand(count, -1)
-        return Fibres(curves, width, colour, fade)
-
-    def _brows(self, pose: Pose) -> Fibres:
-        stubs = self._groom.brows
-        return self._plain(fibres.brow_curves(stubs, pose, self.traits), stubs.width, self.traits.brow, 0.75)
-
-    def _lashes(self, pose: Pose) -> list[tuple[Fibres, int]]:
-        drawn = []
-        for stubs, upper in zip(self._groom.lashes, (True, False), strict=True):
-            curves = fibres.lash_curves(stubs, pose, self.traits, upper)
-            drawn.append((self._plain(curves, stubs.width, (0.010, 0.007, 0.006), 1.0 if upper else 0.6), 20))
-        return drawn
 
     def _grid(self, crop: Crop, batch: int, block: int = 1) -> Rays:
         sides = ((crop.height, crop.y), (crop.width, crop.x))
