@@ -181,7 +181,7 @@ class Stream:
             return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE, 5.0)
         origin = request.headers.get("Origin")
         if origin is not None and not self._welcome(origin, request.headers.get("Host", "")):
-            return connection.respond(HTTPStatus.FORBIDDEN, f"pages of {origin} are not allowed here: see --origin\n")
+            return connection.respond(HTTPStatus.FORBIDDEN, f"pages of {origin} are not allowed here: see --access-origins\n")
         return None
 
     async def attend(self, connection: ServerConnection) -> None:
