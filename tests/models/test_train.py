@@ -63,7 +63,7 @@ HEARING = {
     "speech_to_landmarks": "mel-mean",
     "lipsync3d": "spectrum",
 }
-STEPS = {"speech_to_landmarks": 160}
+STEPS = {"speech_to_landmarks": 250}
 SLOW = [
     pytest.param(system, form, marks=pytest.mark.slow)
     for system, form in itertools.product(HEARING, ("streaming", "faithful"))
