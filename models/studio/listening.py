@@ -125,7 +125,7 @@ def _disguised(columns: Tensor) -> Tensor:
         tilt = tilt + torch.randn(batch, 1) * 0.35 * torch.cos(math.pi * ripple * unit + torch.rand(batch, 1) * 6.28)
     columns = columns + tilt[:, None] + torch.randn(batch, 1, 1) * 1.3
     columns = torch.where(silent, torch.zeros(()), columns.clamp(min=0))
-    floor = torch.empty(batch, 1, 1).uniform_(1.0, 8.0) + 0.5 * tilt[:, None] + 0.3 * torch.randn(batch, steps, bands)
+    floor = torch.empty(batch, 1, 1).uniform_(1.0, 7.0) + 0.5 * tilt[:, None] + 0.3 * torch.randn(batch, steps, bands)
     return torch.where(torch.rand(batch, 1, 1) < 0.45, torch.logaddexp(columns, floor), columns).clamp(min=0)
 
 
@@ -146,11 +146,18 @@ def loss_of(encoder: voice.VoiceEncoder, code: Tensor, truth: tuple[Tensor, Tens
 
 
 def teach(
-    lessons: Sequence[Lesson], minutes: float = math.inf, steps: float = math.inf, seed: int = 0, batch: int = BATCH
+    lessons: Sequence[Lesson],
+    minutes: float = math.inf,
+    steps: float = math.inf,
+    seed: int = 0,
+    batch: int = BATCH,
+    start: voice.VoiceEncoder | None = None,
 ) -> voice.VoiceEncoder:
-    """Train for so many minutes of this machine's time, or so many steps, whichever ends first."""
+    """Train for so many minutes of this machine's time, or so many steps, whichever ends first; on from `start`."""
     torch.manual_seed(seed)
     encoder = voice.VoiceEncoder(dropout=0.12).train()
+    if start is not None:
+        encoder.load_state_dict(start.state_dict())
     normal = running_mean()
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=2.5e-3, weight_decay=1e-2)
     average = torch.optim.swa_utils.AveragedModel(encoder, avg_fn=_mix)
@@ -166,8 +173,9 @@ def teach(
                     2.5e-3 * min(1, done / 0.06 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * max(0, done - 0.1) / 0.9))
                 )
             columns, _ = normal(columns, normal.silence(batch))
-            code, _ = encoder(columns, encoder.silence(batch))
-            loss = loss_of(encoder, code, (truth[0], truth[1], truth[2], truth[3]))
+            with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as many lessons in the same time
+                code, _ = encoder(columns, encoder.silence(batch))
+            loss = loss_of(encoder, code.float(), (truth[0], truth[1], truth[2], truth[3]))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
@@ -256,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--copies", type=int, default=2)
     parser.add_argument("--flite", type=int, default=300)
     parser.add_argument("--espeak", type=int, default=1100)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--hold-out", nargs="*", default=list(UNHEARD), help="voices that stay unheard")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=1)
@@ -263,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     plan = Plan(chosen.seed, chosen.flite, chosen.espeak, hold_out=tuple(chosen.hold_out))
     training, tests = prepare(plan, chosen.cache, chosen.copies, chosen.seed)
-    encoder = teach(training, minutes=chosen.minutes, seed=chosen.seed)
+    start = voice.load(chosen.start) if chosen.start else None
+    encoder = teach(training, minutes=chosen.minutes, seed=chosen.seed, start=start)
     voice.ship(chosen.out, encoder, seed=str(chosen.seed), minutes=str(chosen.minutes), unheard=",".join(plan.hold_out))
     report = {name: examine(encoder, lessons) for name, lessons in tests.items()}
     table = Table("voice", "K", "visemes", "closure recall", "precision", "opening r")
