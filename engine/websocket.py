@@ -181,7 +181,9 @@ class Stream:
             return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE, 5.0)
         origin = request.headers.get("Origin")
         if origin is not None and not self._welcome(origin, request.headers.get("Host", "")):
-            return connection.respond(HTTPStatus.FORBIDDEN, f"pages of {origin} are not allowed here: see --access-origins\n")
+            return connection.respond(
+                HTTPStatus.FORBIDDEN, f"pages of {origin} are not allowed here: see --access-origins\n"
+            )
         return None
 
     async def attend(self, connection: ServerConnection) -> None:
@@ -228,6 +230,9 @@ class Guest:
         self._may_speak = True
         self._segment_ended = False
         self._rewanted = asyncio.Event()
+        self._sending_since: float | None = None
+        self._ponged: asyncio.Future[float] | None = None
+        self._pinged_at = 0.0
 
     def end(self, how: ProtocolError | Close) -> None:
         """Say goodbye; the first reason counts."""
@@ -451,23 +456,28 @@ class Guest:
             await self._send(message)
 
     async def _send(self, message: str | bytes) -> None:
-        try:
-            async with asyncio.timeout(self._patience.stall):
-                await self._connection.send(message)
-        except TimeoutError:
-            raise ProtocolError(Close.TIMEOUT, f"nothing was read for {self._patience.stall:g} s") from None
+        self._sending_since = self._clock.now()
+        await self._connection.send(message)
+        self._sending_since = None
         self._stream.sent["event" if isinstance(message, str) else Kind(message[1]).name.lower()] += 1
 
     async def _pulse(self) -> Close:
-        """A client that vanished without a word, or writes one byte a second, answers no ping."""
+        """A client that vanished without a word, or writes one byte a second, answers no ping; one that stopped reading
+        lets a message stand unsent. Both are looked for here: a timer for every message would cost more than it."""
+        patience = self._patience
+        ping_at = self._clock.now() + patience.ping
         while True:
-            await self._clock.sleep_until(self._clock.now() + self._patience.ping)
-            try:
-                async with asyncio.timeout(self._patience.stall):
-                    answered = await self._connection.ping()
-                    await answered
-            except TimeoutError:
-                raise ProtocolError(Close.TIMEOUT, f"no answer to a ping for {self._patience.stall:g} s") from None
+            await self._clock.sleep_until(self._clock.now() + min(patience.ping, patience.stall / 4))
+            now = self._clock.now()
+            if self._sending_since is not None and now - self._sending_since > patience.stall:
+                raise ProtocolError(Close.TIMEOUT, f"nothing was read for {patience.stall:g} s")
+            if self._ponged is not None and self._ponged.done():
+                self._ponged = None
+            if self._ponged is None and now >= ping_at and self._sending_since is None:
+                self._ponged, self._pinged_at = asyncio.ensure_future(await self._connection.ping()), now
+                ping_at = now + patience.ping
+            elif self._ponged is not None and now - self._pinged_at > patience.stall:
+                raise ProtocolError(Close.TIMEOUT, f"no answer to a ping for {patience.stall:g} s")
 
     # The connection
 
