@@ -105,6 +105,7 @@ class Server:
     """`liveface serve` in a process of its own, on 127.0.0.1 alone. A block: entering waits until it is ready."""
 
     options: Sequence[str] = ()
+    avatar: str = "demo"
     port: int = 0
     environ: dict[str, str] = field(default_factory=dict)
     log: Path | None = None
@@ -117,7 +118,7 @@ class Server:
     def start(self) -> None:
         self.port = self.port or free_port()
         command = [sys.executable, "-m", "engine", "serve", "--port", str(self.port), "--ws-port", "0"]
-        command += ["--host-address", "127.0.0.1", "--avatar", "demo", *self.options]
+        command += ["--host-address", "127.0.0.1", "--avatar", self.avatar, *self.options]
         out = subprocess.DEVNULL if self.log is None else self.log.open("ab")
         environ = {**os.environ, "OMP_NUM_THREADS": "1", **self.environ}
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environ)
