@@ -322,3 +322,140 @@ def static_mouth(truth: Sequence[Array], training: Sequence[Array]) -> list[Arra
         copy[:, face.HOUSE_SPOKEN] = mean[face.HOUSE_SPOKEN]
         still.append(copy)
     return still
+
+
+# --- Pictures --------------------------------------------------------------------------------------------------------
+
+Picture = npt.NDArray[np.uint8]
+"""[H, W, 3] RGB, or [H, W] luma."""
+
+_INNER_IN_HOUSE = face.LIPS_IN_HOUSE[len(face.LIPS_OUTER) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A region of a picture, in pixels; the right and lower edge are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def of(self, picture: Picture) -> Picture:
+        return picture[self.top : self.bottom, self.left : self.right]
+
+    @staticmethod
+    def around(points: npt.ArrayLike, margin: float, width: int, height: int) -> "Box":
+        """The box of points [N, 2 or 3], wider and higher by `margin` of its own size in all, cut to the picture."""
+        flat = np.asarray(points, np.float64)[:, :2]
+        low, high = flat.min(0), flat.max(0)
+        grown = 0.5 * margin * (high - low)
+        left, top = np.floor(np.maximum(low - grown, 0)).astype(int).tolist()
+        right, bottom = np.ceil(np.minimum(high + grown + 1, (width, height))).astype(int).tolist()
+        return Box(left, top, right, bottom)
+
+
+def lips_box(house: npt.ArrayLike, width: int, height: int) -> Box:
+    """The region that pictures are judged by: the true lips, 20 % larger. Most of a frame is untouched loop."""
+    return Box.around(np.asarray(house)[face.LIPS_IN_HOUSE], 0.2, width, height)
+
+
+def face_box(mesh: npt.ArrayLike, width: int, height: int) -> Box:
+    """The oval of the true face [478, 3], 10 % larger."""
+    return Box.around(np.asarray(mesh)[[10, 152, 234, 454, *face.JAW_LINE, *face.TEMPLES]], 0.1, width, height)
+
+
+def inner_mask(house: npt.ArrayLike, width: int, height: int) -> Mask:
+    """[H, W]: inside the true inner-lip ring, by the even-odd rule at the middles of pixels."""
+    ring = np.asarray(house, np.float64)[_INNER_IN_HOUSE, :2]
+    x, y = np.arange(width) + 0.5, (np.arange(height) + 0.5)[:, None]
+    inside = np.zeros((height, width), bool)
+    for (ax, ay), (bx, by) in zip(ring, np.roll(ring, -1, 0), strict=True):
+        if ay != by:
+            crossing = ax + (y - ay) * (bx - ax) / (by - ay)
+            inside ^= ((ay > y) != (by > y)) & (x < crossing)
+    return inside
+
+
+def luma(picture: Picture) -> Array:
+    """BT.601, 0…255."""
+    if picture.ndim == 2:
+        return picture.astype(np.float64)
+    return cast(Array, picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
+
+
+def psnr(said: Picture, true: Picture) -> float:
+    """Decibels over all given pixels and channels; infinite for equal pictures."""
+    error = np.square(said.astype(np.float64) - true).mean()
+    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
+
+
+def ssim(said: Picture, true: Picture) -> float:
+    """Wang et al. 2004 on luma: Gaussian window of 11 pixels and σ = 1.5, K = 0.01 and 0.03, where the window fits."""
+    a, b = luma(said), luma(true)
+    if min(a.shape) < _WINDOW:
+        raise ValueError(f"a picture of {a.shape} is smaller than the window of {_WINDOW}")
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+_WINDOW: Final = 11
+
+
+def _blur(x: Array) -> Array:
+    taps = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / 1.5) ** 2)
+    taps /= taps.sum()
+    for axis in (0, 1):
+        x = np.lib.stride_tricks.sliding_window_view(x, _WINDOW, axis) @ taps
+    return x
+
+
+def sharpness(said: Picture, true: Picture) -> float:
+    """Variance of the Laplacian, output over truth: below 1 is blur, above 1 is noise."""
+    return float(_laplacian(luma(said)).var() / max(_laplacian(luma(true)).var(), 1e-9))
+
+
+def _laplacian(x: Array) -> Array:
+    return cast(Array, x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:] - 4 * x[1:-1, 1:-1])
+
+
+def flicker(said: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], static: Mask) -> float:
+    """Mean absolute second difference in time over the static pixels [H, W], output over truth; clips [T, H, W(, 3)]."""
+    shaken = [np.abs(np.diff(clip[:, static].astype(np.float64), n=2, axis=0)).mean() for clip in (said, true)]
+    return float(shaken[0] / max(shaken[1], 1e-9))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Complexion:
+    """The colours of an avatar's lips and skin: what is not between them is a gap."""
+
+    middle: Array  # [2, 3]: of lips, of skin
+    spread: Array  # [2, 3, 3]: inverse covariances
+
+    @staticmethod
+    def of(lips: Picture, skin: Picture) -> "Complexion":
+        """From pixels [N, 3] of the loop's own lips and skin."""
+        clouds = [pixels.reshape(-1, 3).astype(np.float64) for pixels in (lips, skin)]
+        covariances = [np.cov(cloud.T) + 4.0 * np.eye(3) for cloud in clouds]
+        return Complexion(np.stack([c.mean(0) for c in clouds]), np.linalg.inv(np.stack(covariances)))
+
+    def strange(self, picture: Picture, beyond: float = 3.5) -> Mask:
+        """[H, W]: pixels farther than `beyond` standard deviations from both."""
+        away = picture[..., None, :].astype(np.float64) - self.middle
+        distance = np.einsum("...ki,kij,...kj->...k", away, self.spread, away)
+        return cast(Mask, distance.min(-1) > beyond**2)
+
+
+def gap(picture: Picture, complexion: Complexion, house: npt.ArrayLike) -> float:
+    """The share of columns, over the middle third of the mouth, in which a run of two or more strange pixels lies
+    between the edges of the lips; `house` [131, 3] are the lips of that picture. 0 when shut."""
+    points = np.asarray(house, np.float64)
+    right, left = points[_CORNER_RIGHT, 0], points[_CORNER_LEFT, 0]
+    outer = points[face.LIPS_IN_HOUSE[: len(face.LIPS_OUTER)], 1]
+    columns = slice(round(right + (left - right) / 3), round(left - (left - right) / 3))
+    between = complexion.strange(picture[max(0, int(outer.min())) : int(np.ceil(outer.max())) + 1, columns])
+    return float((between[1:] & between[:-1]).any(0).mean())

@@ -164,3 +164,60 @@ def test_angles_of_what_hardly_moves_do_not_count() -> None:
 def test_wrong_sets_of_points_are_refused() -> None:
     with pytest.raises(ValueError, match="131"):
         Performance(np.zeros((3, 68, 3)), np.zeros((3, 68, 3)))
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_psnr_and_ssim_of_known_pictures() -> None:
+    picture = noise((40, 50, 3))
+    assert metrics.psnr(picture, picture) == math.inf
+    assert metrics.ssim(picture, picture) == pytest.approx(1.0)
+    grey = np.full((40, 50, 3), 100, np.uint8)
+    assert metrics.psnr(grey + 10, grey) == pytest.approx(20 * math.log10(255 / 10))
+    c1 = (0.01 * 255) ** 2
+    assert metrics.ssim(grey + 10, grey) == pytest.approx((2 * 110 * 100 + c1) / (110**2 + 100**2 + c1))
+    assert metrics.ssim(noise((40, 50, 3), 1), picture) < 0.1
+
+
+def test_sharpness_falls_with_blur_and_flicker_rises_with_noise() -> None:
+    picture = noise((40, 50))
+    blurred = ((picture[:, :-1].astype(int) + picture[:, 1:]) // 2).astype(np.uint8)
+    assert metrics.sharpness(blurred, picture[:, 1:]) < 0.7
+    clip = np.repeat(picture[None], 6, 0)
+    true = clip ^ noise(clip.shape, 1) % 4
+    assert metrics.flicker(clip, true, np.ones((40, 50), bool)) == 0.0
+    assert metrics.flicker(clip ^ noise(clip.shape, 2) % 16, true, np.ones((40, 50), bool)) > 2.0
+
+
+def test_regions_lie_where_the_lips_are() -> None:
+    house = speaking(np.array([20.0]))[0, face.HOUSE]
+    box = metrics.lips_box(house, 500, 500)
+    assert (box.left, box.right) == (250 - 35 - 7, 250 + 35 + 7 + 1)
+    mask = metrics.inner_mask(house, 500, 500)
+    assert mask[315, 250]
+    assert not mask[305, 250]
+    assert not mask[300, 100]
+    assert not metrics.inner_mask(speaking(np.array([0.0]))[0, face.HOUSE], 500, 500).any()
+    assert metrics.Box.around(house, 5.0, 300, 320) == metrics.Box(0, 0, 300, 320)
+    whole = metrics.face_box(speaking(np.array([0.0]))[0], 500, 500)
+    assert whole.top < box.top < box.bottom < whole.bottom
+
+
+def test_gap_sees_the_dark_between_the_lips() -> None:
+    rng = np.random.default_rng(0)
+    lips, skin = (
+        rng.normal(colour, 4, (400, 3)).clip(0, 255).astype(np.uint8) for colour in ([170, 80, 80], [220, 170, 150])
+    )
+    complexion = metrics.Complexion.of(lips, skin)
+
+    def drawn(opening: float) -> float:
+        house = speaking(np.array([opening]))[0, face.HOUSE]
+        picture = np.tile(np.array([220, 170, 150], np.uint8), (500, 500, 1))
+        picture[296:326, 215:285] = [170, 80, 80]
+        picture[metrics.inner_mask(house, 500, 500)] = [30, 10, 10]
+        return metrics.gap(picture, complexion, house)
+
+    assert drawn(0.0) == 0.0
+    assert drawn(12.0) == 1.0
