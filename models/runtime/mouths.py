@@ -1,5 +1,6 @@
 """A shelf of painted mouths: which of them a face needs, mixed, and laid into the loop frame where its head is.
 
+Mouths are mixed by shape first, then by colour: each is bent so that its lips and jaw lie where the mixture has them.
 Everything is in the loop's own colours (I420, BT.601, limited range), so that only the mouth is ever converted, once.
 Shapes: patches [M, H, W], a region of interest [h, w], both in pixels; h, w and the corner even.
 """
@@ -16,7 +17,7 @@ from models.avatar import Array
 from models.runtime import Bytes, Floats, Roi
 from models.runtime.articulation import BITE, FUNNEL, OPENING, PRESS, REST, ROUNDING, TEETH, WIDTH
 
-Indices = npt.NDArray[np.int32]
+Taps = tuple[npt.NDArray[np.int32], Floats, Floats]
 
 _AT: Final = {name: place for place, name in enumerate(face.ARKIT_52)}
 _SHAPE: Final = ("mouthPucker", "mouthFunnel", "mouthStretchLeft", "mouthRollLower", "mouthPressLeft", "tongueOut")
@@ -24,6 +25,14 @@ _SHAPE: Final = ("mouthPucker", "mouthFunnel", "mouthStretchLeft", "mouthRollLow
 
 WIDEST_GAP: Final = 0.8
 """Of the widest mouth: what speech at its loudest opens to."""
+
+MOST_MIXED: Final = 4
+"""Mouths in one mixture: each costs as much as painting."""
+
+KNOT_PIXELS: Final = 6
+NEAR_PIXELS: Final = 2.0
+FAR_PIXELS: Final = 28.0
+"""How the bend of a mouth is reckoned: at every sixth pixel, exact near a point, nothing far from all."""
 
 RGB_TO_YUV: Final = np.array(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], np.float32
@@ -89,16 +98,16 @@ class Choice:
         gap = float(articulation[OPENING]) * self._widest
         singles = ((self._press, PRESS), (self._bite, BITE), (self._funnel, FUNNEL), (self._teeth, TEETH))
         for place, kind in singles:
-            share = left * _decided(articulation[kind]) if place is not None else 0.0
+            share = left * float(articulation[kind]) if place is not None else 0.0
             if place is not None:
                 weights[place] += share
             left -= share
-        rounded = _decided(articulation[ROUNDING])
-        wide = _decided(articulation[WIDTH]) * (1 - rounded)
+        rounded = float(articulation[ROUNDING])
+        wide = float(articulation[WIDTH]) * (1 - rounded)
         self._rounded.weigh(0.75 * gap, left * rounded, weights)
         self._wide.weigh(gap, left * wide, weights)
         self._plain.weigh(gap, left * (1 - rounded - wide), weights)
-        weights[weights < 0.02] = 0
+        weights[weights < 0.04] = 0
         return np.asarray(weights / weights.sum(), np.float32)
 
     def articulate(self, weights: Floats) -> Floats:
@@ -115,12 +124,6 @@ class Choice:
         articulation[PRESS] = value["mouthPressLeft"] / 0.5
         articulation[BITE] = (value["mouthRollLower"] - value["mouthPressLeft"]) / 0.6
         return np.clip(articulation, 0, 1)
-
-
-def _decided(share: float) -> float:
-    """One picture or the other: lips of two shapes, mixed half and half, show four corners."""
-    along = min(1.0, max(0.0, (float(share) - 0.3) / 0.4))
-    return along * along * (3 - 2 * along)
 
 
 def _named(weights: Floats, name: str) -> Floats:
@@ -146,8 +149,9 @@ class Painter:
         square = a * a + b * b
         self._back: npt.NDArray[np.float64] = np.stack([a / square, b / square, tx, ty], 1)  # frame → patch
         self.height, self.width, self.corners = self._rectangles(mouths["mask"], similarity)
-        self._rows = np.arange(self.height, dtype=np.float32)[:, None]
-        self._columns = np.arange(self.width, dtype=np.float32)
+        self._points: Floats = np.ascontiguousarray(mouths["points"][:, face.HOUSE_SPOKEN, :2])  # [M, 57, 2]
+        self._up = _between_knots(self.height)
+        self._along = _between_knots(self.width).T
         mask = np.ascontiguousarray(mouths["mask"])
         self._masks = [self._warped_masks(index, mask) for index in range(len(loop))]
 
@@ -167,58 +171,104 @@ class Painter:
 
     def _warped_masks(self, index: int, mask: Floats) -> tuple[Bytes, Bytes]:
         """For luma and chroma, of 255: kept small, since there are as many as frames."""
-        fine, coarse = self._grid(index, 1), self._grid(index, 2)
+        fine, coarse = (self._taps(*self._grid(index, step)) for step in (1, 2))
         return _in_bytes(_sample(mask, fine)), _in_bytes(_sample(mask, coarse))
 
-    def _grid(self, index: int, step: int) -> tuple[Indices, Floats, Floats]:
-        """Where in a patch each pixel of the rectangle lies: the top left of four pixels, and the way to the others."""
+    def _grid(self, index: int, step: int) -> tuple[Floats, Floats]:
+        """Where in a patch every `step`th pixel of the rectangle lies, across and down; for chroma, between two."""
         left, top = self.corners[index]
         a, b, tx, ty = self._back[index]
-        middle = (step - 1) / 2  # of the pixels that a chroma sample stands for
-        x = (self._columns[: self.width // step] * step + np.float32(left + middle - tx)).astype(np.float32)
-        y = (self._rows[: self.height // step] * step + np.float32(top + middle - ty)).astype(np.float32)
-        across = np.float32(a) * x + np.float32(b) * y
-        down = np.float32(a) * y - np.float32(b) * x
+        middle = 0.5 if step == 2 else 0.0
+        x = np.arange(0, self.width, step, dtype=np.float32) + np.float32(left + middle - tx)
+        y = np.arange(0, self.height, step, dtype=np.float32)[:, None] + np.float32(top + middle - ty)
+        return np.float32(a) * x + np.float32(b) * y, np.float32(a) * y - np.float32(b) * x
+
+    def _taps(self, across: Floats, down: Floats) -> Taps:
+        """The top left of the four pixels around each place, and the way to the others. Takes what it is given."""
         np.clip(across, 0, self._width - 1.001, out=across)
         np.clip(down, 0, self._height - 1.001, out=down)
         column, row = across.astype(np.int32), down.astype(np.int32)
-        across -= column
-        down -= row
+        beyond = across - column, down - row
         row *= self._width
         row += column
-        return row, across, down
+        return row, *beyond
 
     def paint(self, weights: Floats, index: int) -> Roi:
         """The mouths mixed by `weights` [M], in the loop frame `index`."""
-        mixed: Floats | None = None
-        for place in np.flatnonzero(weights):
-            part = self._planes[place] * weights[place]
-            mixed = part if mixed is None else np.add(mixed, part, out=part)
-        if mixed is None:
+        places = np.flatnonzero(weights)
+        if not len(places):
             raise ValueError("no mouth has any weight")
+        places = places[np.argsort(-weights[places], kind="stable")[:MOST_MIXED]]
+        shares = weights[places] / weights[places].sum()
+        across, down = self._grid(index, 1)
+        half_across, half_down = self._grid(index, 2)
+        bends = self._bends(places, shares, index) if len(places) > 1 else [None]
+        luma, u, v = (np.zeros(size, np.float32) for size in (across.shape, half_across.shape, half_across.shape))
+        for place, share, bend in zip(places, shares, bends, strict=True):
+            planes = self._planes[place]
+            fine, coarse = (across, down), (half_across, half_down)
+            if bend is not None:
+                fine = across + bend[0], down + bend[1]
+                coarse = half_across + bend[0][::2, ::2], half_down + bend[1][::2, ::2]
+            fine_taps, coarse_taps = self._taps(*fine), self._taps(*coarse)
+            for mixed, plane, taps in (
+                (luma, planes[0], fine_taps),
+                (u, planes[1], coarse_taps),
+                (v, planes[2], coarse_taps),
+            ):
+                part = _sample(plane, taps)
+                part *= share
+                mixed += part
         left, top = self.corners[index]
         frame, width = self._loop[index], self._loop.shape[2]
         chroma = frame[self._frame_height :].reshape(2, self._frame_height // 2, width // 2)
-        fine, coarse = self._masks[index]
-        grid, half = self._grid(index, 1), self._grid(index, 2)
+        fine_mask, coarse_mask = self._masks[index]
         rectangle = np.s_[top : top + self.height, left : left + self.width]
         quarter = np.s_[top // 2 : (top + self.height) // 2, left // 2 : (left + self.width) // 2]
         return Roi(
             left,
             top,
-            _laid(_sample(mixed[0], grid), fine, frame[rectangle]),
-            _laid(_sample(mixed[1], half), coarse, chroma[0][quarter]),
-            _laid(_sample(mixed[2], half), coarse, chroma[1][quarter]),
+            _laid(luma, fine_mask, frame[rectangle]),
+            _laid(u, coarse_mask, chroma[0][quarter]),
+            _laid(v, coarse_mask, chroma[1][quarter]),
         )
+
+    def _bends(self, places: Any, shares: Floats, index: int) -> list[tuple[Floats, Floats]]:
+        """For each mouth, how far from where the mixture shows a pixel the mouth has it: [h, w] across and down.
+
+        Known at the lips and the jaw, where each mouth's points say it; elsewhere the mean of what is near (Shepard's
+        interpolation), fading to nothing far away. Reckoned at knots, and straight in between.
+        """
+        points = self._points[places]
+        target = (shares[:, None, None] * points).sum(0)  # [57, 2]
+        across, down = self._grid(index, KNOT_PIXELS)
+        squares = np.square(across.reshape(-1, 1) - target[:, 0])
+        squares += np.square(down.reshape(-1, 1) - target[:, 1])
+        squares += np.float32(NEAR_PIXELS**2)
+        pull = 1 / np.square(squares)
+        pull /= pull.sum(1, keepdims=True) + np.float32(FAR_PIXELS**-4)
+        bends = []
+        for mouth in points:
+            knots = pull @ (mouth - target)
+            sideways, downwards = (self._up @ knots[:, axis].reshape(across.shape) @ self._along for axis in (0, 1))
+            bends.append((sideways, downwards))
+        return bends
+
+
+def _between_knots(pixels: int) -> Floats:
+    """[pixels, knots]: the shares of the knots around each pixel."""
+    knots = len(range(0, pixels, KNOT_PIXELS))
+    at = np.minimum(np.arange(pixels) / KNOT_PIXELS, knots - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(knots))), np.float32)
 
 
 def _in_bytes(share: Floats) -> Bytes:
     return np.asarray(np.rint(255 * share), np.uint8)
 
 
-def _sample(plane: Floats, grid: tuple[Indices, Floats, Floats]) -> Floats:
+def _sample(plane: Floats, taps: Taps) -> Floats:
     """Bilinear."""
-    at, across, down = grid
+    at, across, down = taps
     flat = plane.reshape(-1)
     stride = plane.shape[1]
     upper, lower = _between(flat, at, across), _between(flat[stride:], at, across)
@@ -228,7 +278,7 @@ def _sample(plane: Floats, grid: tuple[Indices, Floats, Floats]) -> Floats:
     return upper
 
 
-def _between(flat: Floats, at: Indices, across: Floats) -> Floats:
+def _between(flat: Floats, at: npt.NDArray[np.int32], across: Floats) -> Floats:
     left: Floats = flat.take(at)
     right: Any = flat[1:].take(at, mode="clip")
     right -= left

@@ -59,7 +59,7 @@ def draw_package(
         {
             "patches": np.stack([_mouth(width, gap) for _, width, gap in mouths]),
             "weights": np.array([[named.get(n, 0.0) for n in face.ARKIT_52] for named, _, _ in mouths], np.float32),
-            "points": np.stack([_points(gap) for _, _, gap in mouths]),
+            "points": np.stack([_points(gap, width) for _, width, gap in mouths]),
             "lip_gap": np.array([gap for _, _, gap in mouths], np.float32),
             "mask": _mask(),
         },
@@ -114,12 +114,17 @@ def _mask() -> np.ndarray:
     return np.clip((edge - 1) / 5, 0, 1).astype(np.float32)
 
 
-def _points(gap: float) -> np.ndarray:
+def _points(gap: float, width: float = 1.0) -> np.ndarray:
+    """In patch pixels: both lip rings where `_mouth` draws them, chin and jaw below, the rest above."""
     points = np.zeros((POINTS, 3), np.float32)
-    points[:, 0] = np.linspace(10, 46, POINTS)
-    points[:, 1] = 20
-    points[:20, 1] -= gap / 2
-    points[20:41, 1] += gap / 2
+    middle = np.array([(PATCH[1] - 1) / 2, (PATCH[0] - 1) / 2])
+    round_trip = np.pi + np.arange(20) / 20 * 2 * np.pi  # from the corner at the left of the picture, over the top
+    ring = np.stack([np.cos(round_trip), np.sin(round_trip)], 1)
+    points[0:20, :2] = middle + ring * (15 * width, 4 + gap / 2)
+    points[20:40, :2] = middle + ring * (12 * width, gap / 2)
+    points[40:57, 0] = np.linspace(0, PATCH[1] - 1, 17)
+    points[40:57, 1] = PATCH[0] - 2
+    points[57:, 0] = np.linspace(0, PATCH[1] - 1, POINTS - 57)
     return points
 
 

@@ -79,7 +79,11 @@ def gradient_painter(similarity: list[float], mask: Floats | None = None) -> tup
     y, x = np.mgrid[:30, :40]
     patch = np.stack([x * 5, y * 5, 0 * x], -1).astype(np.uint8)
     loop = np.full((1, 96 * 3 // 2, 128), 99, np.uint8)
-    mouths = {"patches": patch[None], "mask": np.ones((30, 40), np.float32) if mask is None else mask}
+    mouths = {
+        "patches": patch[None],
+        "mask": np.ones((30, 40), np.float32) if mask is None else mask,
+        "points": np.zeros((1, 131, 3), np.float32),
+    }
     return Painter(mouths, np.array([similarity], np.float32), loop), loop
 
 
@@ -126,3 +130,43 @@ def test_no_mouth_is_no_picture() -> None:
     painter, _ = gradient_painter([1, 0, 20, 10])
     with pytest.raises(ValueError, match="no mouth"):
         painter.paint(np.zeros(1, np.float32), 0)
+
+
+def two_mouths() -> Painter:
+    """A light patch [60, 40] with a dark band as tall as the lips are parted: 8 pixels in one, 24 in the other."""
+    patches = np.full((2, 60, 40, 3), 220, np.uint8)
+    points = np.zeros((2, 131, 3), np.float32)
+    points[:, :57, 0] = np.linspace(0, 39, 57)
+    for mouth, gap in enumerate((8, 24)):
+        patches[mouth, 30 - gap // 2 : 30 + gap // 2] = 20
+        points[mouth, :57:2, 1] = 29.5 - gap / 2
+        points[mouth, 1:57:2, 1] = 29.5 + gap / 2
+    mouths = {"patches": patches, "mask": np.ones((60, 40), np.float32), "points": points}
+    return Painter(mouths, np.array([[1, 0, 20, 10]], np.float32), np.full((1, 144, 128), 99, np.uint8))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_mixture_has_lips_in_between_and_no_ghosts(share: float) -> None:
+    painter = two_mouths()
+    column = painter.paint(np.array([1 - share, share], np.float32), 0).luma[2:58, 20].astype(int)
+    dark, light = 16 + 20 * 219 / 255, 16 + 220 * 219 / 255
+    assert abs((column < (dark + light) / 2).sum() - (8 + 16 * share)) <= 2
+    ghosts = (column > dark + 25) & (column < light - 25)
+    assert ghosts.sum() <= 4  # a cross-fade of these two would show 16
+
+
+def test_the_picture_far_from_the_lips_does_not_bend() -> None:
+    painter, _ = gradient_painter([1, 0, 20, 10])
+    one = painter.paint(np.ones(1, np.float32), 0)
+    painter._planes = np.repeat(painter._planes, 2, axis=0)
+    painter._points = np.stack([np.full((57, 2), 300.0), np.full((57, 2), 320.0)]).astype(np.float32)
+    both = painter.paint(np.array([0.5, 0.5], np.float32), 0)
+    assert np.abs(one.luma.astype(int) - both.luma).max() <= 1
+
+
+def test_a_mixture_of_many_costs_no_more_than_one_of_four() -> None:
+    painter, _ = gradient_painter([1, 0, 20, 10])
+    painter._planes = np.concatenate([painter._planes] * 4 + [0 * painter._planes])
+    painter._points = np.zeros((5, 57, 2), np.float32)
+    roi = painter.paint(np.array([0.3, 0.2, 0.2, 0.2, 0.1], np.float32), 0)
+    assert roi.luma[20, 30] > 100  # the least, which is black, was left out

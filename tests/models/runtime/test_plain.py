@@ -89,7 +89,7 @@ def test_points_and_face_agree_with_the_picture(packages: list[Path]) -> None:
     opened, shut = outs[9], outs[17]  # the same frame of the loop
     assert opened.points is not None
     assert shut.points is not None
-    gap = opened.points[30, 1] - opened.points[5, 1] - (shut.points[30, 1] - shut.points[5, 1])
+    gap = opened.points[35, 1] - opened.points[25, 1] - (shut.points[35, 1] - shut.points[25, 1])
     assert gap > 4
     assert (opened.points[57:] == shut.points[57:]).all()
     assert opened.face is not None
