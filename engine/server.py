@@ -258,6 +258,9 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
         await stack.enter_async_context(lag_sampler(clock, metrics))
+        with contextlib.suppress(TimeoutError):  # who is told the address may use it at once
+            async with asyncio.timeout(READY_SECONDS):
+                await _sing_once(rooms)
         await stack.enter_async_context(_chores(rooms, runner))
         # What exists now lives as long as the process: taken out of the collector's rounds, they pause nobody.
         gc.collect()
@@ -1074,11 +1077,15 @@ async def _sing(rooms: Rooms) -> None:
     while True:
         last = rooms.worker.last_step
         if last is None or rooms.clock.now() - last > CANARY_SECONDS:
-            try:
-                await rooms.worker.canary()
-            except WorkerLost as lost:
-                log.warning("the canary got no picture: %s", lost)
+            await _sing_once(rooms)
         await rooms.clock.sleep_until(rooms.clock.now() + CANARY_SECONDS)
+
+
+async def _sing_once(rooms: Rooms) -> None:
+    try:
+        await rooms.worker.canary()
+    except WorkerLost as lost:
+        log.warning("the canary got no picture: %s", lost)
 
 
 async def _sweep(rooms: Rooms, runner: web.AppRunner) -> None:

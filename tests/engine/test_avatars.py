@@ -1,0 +1,55 @@
+"""`liveface avatars`, on the shipped packages and on damaged copies of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.__main__ import main
+from models.avatar import SHIPPED
+
+DEMO = SHIPPED / "demo"
+
+
+def test_the_shipped_avatar_is_listed_inspected_and_as_sealed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["avatars", "list"]) == 0
+    assert "demo" in capsys.readouterr().out
+    assert main(["avatars", "list", "--json"]) == 0
+    assert "demo" in [each["name"] for each in json.loads(capsys.readouterr().out)]
+    assert main(["avatars", "inspect", "demo", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], facts["synthetic"]) == ("demo", True)
+    assert main(["avatars", "inspect", "demo"]) == 0
+    assert "revision" in capsys.readouterr().out
+    assert main(["avatars", "verify", "demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_one_flipped_bit_is_found_and_its_file_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = tmp_path / "demo"
+    shutil.copytree(DEMO, package)
+    content = bytearray((package / "portrait.jpg").read_bytes())
+    content[100] ^= 1
+    (package / "portrait.jpg").write_bytes(content)
+    assert main(["avatars", "verify", str(package)]) == 1
+    said = capsys.readouterr().err
+    assert "portrait.jpg does not match" in said
+    assert said.count("\n") == 1
+
+
+def test_a_package_travels_as_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, shelf = tmp_path / "demo.avatar", tmp_path / "shelf"
+    assert main(["avatars", "pack", "demo", str(file)]) == 0
+    assert main(["avatars", "install", str(file), "--avatars-dir", str(shelf)]) == 0
+    capsys.readouterr()
+    assert main(["avatars", "inspect", "demo", "--avatars-dir", str(shelf), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"].startswith(str(shelf))
+
+
+@pytest.mark.parametrize("name", ["nobody", "../../etc/passwd", "./nowhere", "a\0b"])
+def test_what_is_no_avatar_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["avatars", "inspect", name]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("liveface: ")
+    assert said.count("\n") == 1
