@@ -153,6 +153,7 @@ class Ingress:
         self.jitter = 0.0
         """Interarrival jitter in seconds, as RFC 3550 smooths it."""
         self._source: int | None = None
+        self._contender: int | None = None  # another source that spoke last; its second packet may take the floor
         self._heard = 0.0
         self._suspect: int | None = None
         # the timeline
@@ -219,11 +220,14 @@ class Ingress:
         if self._source is None:
             self._source = source
         elif source != self._source:
-            if now - self._heard < TAKEOVER_AFTER:
+            before, self._contender = self._contender, source
+            if now - self._heard < TAKEOVER_AFTER or source != before:
                 self.counts.foreign += 1
                 return False
             self._source = source
             self._begin_anew()
+        else:
+            self._contender = None
         return True
 
     def _extend(self, sequence: int) -> int | None:

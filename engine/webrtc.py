@@ -827,6 +827,8 @@ class Peers:
             await close_connection(connection, self._shared.deadlines.close)
             if isinstance(error, NoFreePort):
                 raise BadOffer(503, "No UDP port is free here; try again later.") from error
+            if isinstance(error, TimeoutError):
+                raise BadOffer(503, "The server is too busy to answer; try again in a moment.") from error
             if isinstance(error, Exception):  # whatever a parser makes of hostile text
                 logger.info("an offer was refused: %s: %.200s", type(error).__name__, error)
                 raise BadOffer(400, "The offer cannot be answered: it is malformed or incomplete.") from error

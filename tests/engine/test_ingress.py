@@ -274,8 +274,20 @@ def test_another_source_may_speak_when_the_first_has_stopped() -> None:
     later = 10 * PACKET_SECONDS + TAKEOVER_AFTER
     for index in range(5):
         script.packet(index, at=later + index * PACKET_SECONDS, source=8, stamp=123 + index * FRAME)
-    assert script.heard == [*range(10), *range(5)]
-    assert script.pieces[10].pts == pytest.approx((later - 9 * PACKET_SECONDS) * 48_000 + 9 * FRAME, abs=2)
+    assert script.heard == [*range(10), *range(1, 5)]  # one packet alone takes no floor
+    began = later + PACKET_SECONDS
+    assert script.pieces[10].pts == pytest.approx((began - 9 * PACKET_SECONDS) * 48_000 + 9 * FRAME, abs=2)
+
+
+def test_p12_a_thousand_sources_of_one_packet_each_take_no_floor_even_in_a_pause() -> None:
+    script = Script()
+    for index in range(10):
+        script.packet(index)
+    for n in range(1_000):
+        script.packet(n, at=1.0 + n / 1_000, source=100 + n)
+    for index in range(100, 110):
+        script.packet(index)
+    assert script.heard == [*range(10), -1, *range(100, 110)]
 
 
 def test_padding_has_a_number_and_no_sound() -> None:
