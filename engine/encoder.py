@@ -102,6 +102,9 @@ CONGESTED_LOSS: Final = 0.10
 CONGESTED_SECONDS: Final = 0.25
 """A round trip this much longer than the shortest one means a queue."""
 
+HICCUP: Final = 0.5
+"""The limit falls to this share of itself at most for one bad report: a still face sends little when a hiccup comes."""
+
 GROWTH_PER_SECOND: Final = 1.10
 SOUND_BITRATE: Final = 64_000
 """Bits per second that sound and reports take of a path, with headers."""
@@ -132,7 +135,7 @@ class Headroom:
     def lost(self, fraction: float, sending: float, now: float) -> None:
         """The receiver reports this fraction of the packets since its last report as lost."""
         if fraction > CONGESTED_LOSS:
-            self._shrink(sending * (1 - fraction / 2), now)
+            self._shrink(sending * (1 - fraction / 2), now, least=HICCUP)
         else:
             self._grow(now)
 
@@ -140,11 +143,11 @@ class Headroom:
         """A packet and its answer took `round_trip` seconds."""
         self._shortest = round_trip if self._shortest is None else min(round_trip, self._shortest)
         if round_trip > self._shortest + CONGESTED_SECONDS:
-            self._shrink(sending * 0.7, now)
+            self._shrink(sending * 0.7, now, least=HICCUP)
 
-    def _shrink(self, wished: float, now: float) -> None:
+    def _shrink(self, wished: float, now: float, least: float = 0.0) -> None:
         limit = self._ceiling if self.limit is None else self.limit
-        self.limit = bound_bitrate(min(round(wished), limit))
+        self.limit = bound_bitrate(min(round(max(wished, least * limit)), limit))
         self._changed = now
 
     def _grow(self, now: float) -> None:

@@ -159,7 +159,14 @@ def test_n3_a_round_trip_that_grows_means_a_queue() -> None:
     subject.travelled(0.31, sending=700_000, now=1.0)
     assert subject.limit == 490_000
     subject.travelled(0.9, sending=300_000, now=2.0)
-    assert subject.limit == 210_000
+    assert subject.limit == 245_000
+
+
+def test_one_hiccup_while_a_face_rests_halves_the_limit_and_no_more() -> None:
+    subject = Headroom(800_000)
+    subject.travelled(0.05, sending=50_000, now=0.0)
+    subject.travelled(0.50, sending=50_000, now=1.0)
+    assert subject.limit == 400_000
 
 
 def test_a_collapsed_path_keeps_the_least_bitrate() -> None:
