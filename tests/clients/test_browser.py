@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engine.media import Moment, Picture
+from engine.probe import NUMBERS, stamp
+from models.rates import HEARD_CHUNK
 from tests.clients.browsers import (
     NODE,
     PAGE,
@@ -134,10 +137,10 @@ def in_node(script: str) -> Any:
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on this machine")
+    text = f'import * as sdk from "{(PAGE / "liveface.js").as_uri()}";\n{script}'
     done = subprocess.run(
-        [node, "--input-type=module", "-e", f'import * as sdk from "{(PAGE / "liveface.js").as_uri()}";\n{script}'],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        [node, "--input-type=module", "-"], input=text, capture_output=True, text=True, check=False, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -191,6 +194,39 @@ def test_the_doctor_says_what_is_wrong(facts: dict[str, Any], name: str, verdict
     assert words in found[name]["words"] + (found[name].get("advice") or "")
     others = [finding for finding in findings if finding["name"] != name]
     assert not any(finding["verdict"] == "fail" for finding in others)
+
+
+def test_the_page_reads_the_marks_that_the_engine_writes():
+    """`readMark` is the mirror of `engine.probe`: same bits, same check sum, nothing read where nothing is written."""
+    rng = np.random.default_rng(5)
+    marks = [(int(number), bool(loud)) for number, loud in rng.integers(0, (NUMBERS, 2), (24, 2))]
+    marks += [(0, False), (NUMBERS - 1, True)]
+    pixels = []
+    for number, loud in marks:
+        grey = np.full((64, 64), 120, np.uint8)
+        half = np.full((32, 32), 128, np.uint8)
+        sound = np.full(HEARD_CHUNK, 9_000 if loud else 3, np.int16)
+        moment = Moment(number * HEARD_CHUNK, 0, sound, loud, Picture(64, 64, grey, half, half))
+        stamped = stamp(moment).picture
+        assert stamped is not None
+        pixels.append(seen_by_a_canvas(stamped.y, rng))
+    broken = pixels[0].copy()
+    broken[: 8 * 64 * 4, ...] = 255 - broken[: 8 * 64 * 4, ...]
+    read = in_node(
+        f"""const {{ readMark }} = await import("{(PAGE / "meter.js").as_uri()}");
+        const rows = {json.dumps([row.tolist() for row in [*pixels, broken, np.full(64 * 24 * 4, 127)]])};
+        console.log(JSON.stringify(rows.map((row) => readMark(Uint8ClampedArray.from(row)))));"""
+    )
+    assert [(each["number"], each["loud"]) for each in read[:-2]] == marks
+    assert read[-2:] == [None, None]
+
+
+def seen_by_a_canvas(luma: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """RGBA of the upper left 64 x 24, full range, with the noise of a codec."""
+    grey = (luma[:24, :64].astype(float) - 16) * 255 / 219 + rng.normal(0, 12, (24, 64))
+    rgba = np.repeat(np.clip(grey, 0, 255).round().astype(int)[..., None], 4, axis=2)
+    rgba[..., 3] = 255
+    return np.asarray(rgba.reshape(-1))
 
 
 # Live
@@ -343,6 +379,56 @@ def test_a_dropped_audio_file_is_spoken(driver: Any, tmp_path: Path, server: Ser
         page.set_input_files("#file", str(speech))
         until(page, "document.querySelector('#say-note').innerText === 'Speaking speech.wav'")
         assert watch(page, 3).remote.max() > 0.02
+
+
+@pytest.mark.slow
+def test_refused_sound_is_one_button_away(driver: Any, tmp_path: Path, server: Server, silence: Path):
+    """A page that was not touched yet may not make a sound: it shows the picture and asks."""
+    flags = ("--autoplay-policy=document-user-activation-required",)
+    with browser(driver, tmp_path / "profile", silence, flags=flags) as context:
+        page = context.pages[0]
+        page.add_init_script("sessionStorage.setItem('liveface.talking', 'quiet')")
+        page.goto(server.url)
+        live(page)
+        playing(page)
+        assert page.is_visible("#unmute")
+        assert page.evaluate("document.querySelector('video').muted")
+        page.click("#unmute")
+        until(page, "!document.querySelector('video').muted")
+        assert not page.is_visible("#unmute")
+        playing(page)
+
+
+@pytest.mark.slow
+def test_the_wall_shows_who_is_here_and_lets_the_operator_look_on(page: Any, server: Server):
+    start(page, server.url)
+    wall = page.context.new_page()
+    wall.goto(server.url + "admin")
+    wall.wait_for_selector(".seat button", timeout=10_000)
+    until(wall, "document.querySelector('#stages').innerText.includes(' ms')")
+    assert wall.inner_text(".seat h3") == server.get("v1/avatars")["avatars"][0]["title"]
+    wall.click(".seat button")
+    wall.wait_for_selector(".seat video", timeout=15_000)
+    playing(wall)
+    page.click("#end")
+    until(wall, "document.querySelectorAll('.seat').length === 0")
+
+
+@pytest.mark.slow
+def test_the_meter_finds_when_the_sound_of_each_picture_was_spoken(driver: Any, tmp_path: Path, speech: Path):
+    with (
+        Server(("--slots", "1", "--probe"), log=tmp_path / "log") as probing,
+        browser(driver, tmp_path / "profile", speech) as context,
+    ):
+        page = context.pages[0]
+        start(page, probing.url + "?processing=off")
+        until(page, "(livefaceMeter()?.summary()?.count ?? 0) > 60", 40_000)
+        found = page.evaluate("({ ...livefaceMeter().summary(), shown: livefaceMeter().marks.length })")
+        assert found["right"] > 0.93
+        assert found["sureMs"] < 13
+        assert 80 < found["glass"]["p50"] < 3_000
+        assert found["unread"] < 0.05 * found["shown"]
+        until(page, "document.querySelector('#n-latency-how').textContent === 'measured'")
 
 
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
