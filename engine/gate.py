@@ -48,6 +48,9 @@ FLOOR_RISE_VOICED_DB: Final = 3 / FRAME_RATE
 
 SPEECH_FALL_DB: Final = 1 / FRAME_RATE
 SPEECH_AT_FIRST_DB: Final = -30.0
+FLOOR_AT_FIRST_DB: Final = -42.0
+"""A session may begin in mid-word: louder than this is not believed to be a room's noise at once."""
+
 
 _FREQUENCIES = np.fft.rfftfreq(2 * CHUNK, 1 / SAMPLE_RATE)
 _BAND = ((_FREQUENCIES >= 200) & (_FREQUENCIES <= 4_000)).astype(np.float32)
@@ -74,7 +77,7 @@ class Gate:
     def __init__(self) -> None:
         self.speaking = False
         self.floor = 0.0
-        """dB. 0 until the first chunk, which is taken for noise until it proves otherwise."""
+        """dB. 0 until the first chunk, which is taken for noise unless it is louder than a room is."""
         self.speech = SPEECH_AT_FIRST_DB
         """dB: how loud this voice is."""
         self._since_counting = HOLD_CHUNKS
@@ -123,7 +126,9 @@ class Gate:
         return level <= max(QUIETEST_DB, self.floor + STAY_ABOVE_FLOOR_DB, self.speech - VOICE_BELOW_SPEECH_DB)
 
     def _follow_floor(self, level: float, periodicity: float) -> None:
-        if self.floor == 0.0 or level < self.floor:
+        if self.floor == 0.0:
+            self.floor = max(min(level, FLOOR_AT_FIRST_DB), QUIETEST_DB - 20)
+        elif level < self.floor:
             self.floor = max(level, QUIETEST_DB - 20)
         else:
             rise = FLOOR_RISE_VOICED_DB if periodicity >= PERIODIC else FLOOR_RISE_DB

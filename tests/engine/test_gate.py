@@ -39,6 +39,12 @@ def test_it_opens_in_the_chunk_in_which_a_voice_begins(level):
     assert (opened[at(1) : at(2)] == 1).all()
 
 
+@pytest.mark.parametrize("level", LEVELS[2:])
+def test_a_session_that_begins_in_mid_word_is_heard_from_its_first_chunk(level):
+    """A text-to-speech stream has no quiet second before it."""
+    assert (gains(level * room(vowel(1))) == 1).all()
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_lips_may_rest_within_200_ms_after_a_voice(level):
     opened = gains(level * room(pause(1), vowel(1), pause(1)))
