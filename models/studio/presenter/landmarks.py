@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from models import face
-from models.studio.presenter import head
+from models.rates import MESH_POINTS
+from models.studio.presenter import head, rig
 from models.studio.presenter.head import EYE, Lids, Lips
 from models.studio.presenter.identity import Traits
 from models.studio.presenter.render import Presenter
@@ -37,36 +38,43 @@ class Landmarks:
         at, found = pixels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
         rest = torch.zeros(len(pixels), 3)
         for _ in range(25):  # points of the outline may lie just off it: draw them in until the ray meets skin
-            x, y, z = presenter.surface(at[:, 0], at[:, 1], pose, size)
-            x, y, z = head.to_head(x, y, z, pose, presenter.traits)
-            hit = (z > -0.35) & ~found
-            rest[hit] = torch.stack([x, y, z], 1)[hit]
-            found |= hit
-            if bool(found.all()):
+            lost = (~found).nonzero()[:, 0]
+            if not len(lost):
                 break
-            at[~found] = centre + (at[~found] - centre) * 0.98
+            x, y, z = presenter.surface(at[lost, 0], at[lost, 1], pose, size)
+            rest[lost] = torch.stack(head.to_head(x, y, z, pose, presenter.traits), 1)
+            found[lost] = rest[lost, 2] > -0.35
+            at[lost] = centre + (at[lost] - centre) * 0.98
         return Landmarks(rest)
 
     def place(self, presenter: Presenter, pose: Pose, size: int) -> Tensor:
-        """→ [B, 478, 3] in pixels of the full picture."""
-        frames = [self._one(presenter, pose.row(i), size) for i in range(len(pose.jaw_rot))]
-        return torch.stack(frames)
-
-    def _one(self, presenter: Presenter, pose: Pose, size: int) -> Tensor:
-        who = presenter.traits
-        x, y, z = head.skin_moved(self.rest, pose)
-        y = y + _brow_lift(self.rest, pose)
-        x, y = _on_lips(self.rest, x, y, pose, neutral(presenter), who)
-        x, y = _on_lids(self.rest, x, y, pose, who)
-        mouth = torch.from_numpy(face.LIPS.copy())
+        """→ [B, 478, 3] in pixels of the full picture. All frames at once, each point with its own frame's pose."""
+        batch, who = len(pose.jaw_rot), presenter.traits
+        rest = self.rest.repeat(batch, 1)
+        own = rig.unpack(pose.table().repeat_interleave(len(self.rest), 1))
+        x, y, z = head.skin_moved(rest, own)
+        y = y + _brow_lift(rest, own)
+        x, y = _on_lips(rest, x, y, own, neutral(presenter), who)
+        x, y = _on_lids(rest, x, y, own, who)
+        mouth = _everywhere(face.LIPS, batch)
         z = z.clone()
-        z[mouth] = _front(x[mouth], y[mouth], z[mouth], presenter, pose)
-        return presenter.to_pixels(*head.to_world(x, y, z, pose, who), size)
+        z[mouth] = _front(x[mouth], y[mouth], z[mouth], presenter, _some(own, mouth))
+        return presenter.to_pixels(*head.to_world(x, y, z, own, who), size).view(batch, len(self.rest), 3)
 
 
 def neutral(presenter: Presenter) -> Pose:
     """Lips closed, jaw shut, looking straight ahead."""
     return presenter.pose(torch.zeros(1, len(face.ARKIT_52)))
+
+
+def _everywhere(ids: face.Indices, batch: int) -> Tensor:
+    """Where the points `ids` stand in a flat list of `batch` faces."""
+    starts = torch.arange(batch)[:, None] * MESH_POINTS
+    return (starts + torch.from_numpy(ids.copy())).flatten()
+
+
+def _some(pose: Pose, index: Tensor) -> Pose:
+    return rig.unpack(pose.table()[:, index])
 
 
 def _brow_lift(rest: Tensor, pose: Pose) -> Tensor:
@@ -88,12 +96,12 @@ def _on_lips(rest: Tensor, x: Tensor, y: Tensor, pose: Pose, shut: Pose, who: Tr
         (_UPPER_INNER, True, True),
         (_LOWER_INNER, True, False),
     ):
-        at = torch.from_numpy(ids.copy())
-        x0 = rest[at, 0]
+        at = _everywhere(ids, len(rest) // MESH_POINTS)
+        x0, p = rest[at, 0], _some(pose, at)
         s = (x0 / Lips(x0, x0, shut, who).width).clamp(-1, 1)
         left = smoothstep(-0.12, 0.12, x0)
-        px = pose.shift + s * mix(pose.width_r, pose.width_l, left)
-        lips = Lips(px, px, pose, who)
+        px = p.shift + s * mix(p.width_r, p.width_l, left)
+        lips = Lips(px, px, p, who)
         # shut lips have one inner line, not two that cross
         high, low = torch.maximum(lips.inner_u, lips.mid), torch.minimum(lips.inner_l, lips.mid)
         py = (high if inner else high + lips.tall_u) if upper else (low if inner else low - lips.tall_l)
@@ -104,11 +112,11 @@ def _on_lips(rest: Tensor, x: Tensor, y: Tensor, pose: Pose, shut: Pose, who: Tr
 def _on_lids(rest: Tensor, x: Tensor, y: Tensor, pose: Pose, who: Traits) -> tuple[Tensor, Tensor]:
     x, y = x.clone(), y.clone()
     for ids, upper in ((_UPPER_LIDS, True), (_LOWER_LIDS, False)):
-        at = torch.from_numpy(ids.copy())
+        at = _everywhere(ids, len(rest) // MESH_POINTS)
         x0 = rest[at, 0]
         across = ((x0.abs() - EYE[0]) / who.eye_half).clamp(-0.985, 0.985)
         px = torch.sign(x0) * (EYE[0] + across * who.eye_half)
-        lids = Lids(px, px, pose, who)
+        lids = Lids(px, px, _some(pose, at), who)
         x[at], y[at] = px, EYE[1] + (lids.upper if upper else lids.lower)
     return x, y
 

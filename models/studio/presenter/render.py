@@ -198,6 +198,8 @@ class Presenter:
         return CAMERA[0] + d[0] * t, CAMERA[1] + d[1] * t, CAMERA[2] + d[2] * t
 
     def _field(self, x: Tensor, y: Tensor, z: Tensor, table: Tensor) -> Tensor:
+        if len(x) == 1:  # a size of one would be compiled anew, for a minute
+            return self._field(x.expand(2), y.expand(2), z.expand(2), table)[:1]
         return self._scene(x, y, z, table, self.packed, self.who.haircut)
 
     def _march(
@@ -295,7 +297,9 @@ class Presenter:
         _, jaw_y, _ = head.jaw_rest(hx, hy, hz, pose)
         lit = (self._ambient(x, y, z, n, table), self._shadow(x, y, z, n, table))
         hits = Hit(hx, hy, hz, jaw_y, n, -d, *lit)
-        material = torch.stack(self._parts(x, y, z, table, self.packed, haircut)).argmin(0)
+        two = max(2, len(x))  # see `_field`
+        kinds = self._parts(x.expand(two), y.expand(two), z.expand(two), table, self.packed, haircut)
+        material = torch.stack(kinds).argmin(0)[: len(x)]
         image = torch.zeros_like(d)
         paints: dict[int, Callable[[Hit, Pose], Tensor]] = {
             SKIN: lambda hit, p: shade.skin(hit, p, who, haircut),

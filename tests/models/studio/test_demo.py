@@ -55,6 +55,25 @@ def test_the_loop_ends_where_it_begins():
     assert blink.max() > 0.9
 
 
+def test_only_frames_of_a_quiet_face_are_left_out_and_no_two_in_a_row():
+    loop = demo.perform(150)
+    drawn = loop.drawn()
+    assert 80 < sum(drawn) < 120
+    for i, is_drawn in enumerate(drawn):
+        if not is_drawn:
+            assert drawn[i - 1]
+            assert drawn[(i + 1) % 150]
+            assert (loop.weights[i - 1] - loop.weights[(i + 1) % 150]).abs().max() < 0.05
+
+
+def test_a_gap_in_the_ring_is_the_mean_of_its_neighbours():
+    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    filled = demo.between([black, None, white, None])
+    assert filled[1].tolist() == filled[3].tolist() == np.full((2, 2, 3), 128).tolist()
+    with pytest.raises(ValueError, match="must be rendered"):
+        demo.between([black, None, None, white])
+
+
 def test_mouths_go_from_shut_to_wide_in_every_shape():
     w = torch.stack([demo.weights(one)[0] for one in demo.mouth_faces()])
     jaw = w[: len(demo.SHAPES) * len(demo.OPENINGS), face.ARKIT_52.index("jawOpen")].view(len(demo.SHAPES), -1)
