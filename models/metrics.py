@@ -424,7 +424,7 @@ def _laplacian(x: Array) -> Array:
 
 
 def flicker(said: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], static: Mask) -> float:
-    """Mean absolute second difference in time over the static pixels [H, W], output over truth; clips [T, H, W(, 3)]."""
+    """Mean absolute second difference in time over static pixels [H, W], output over truth; clips [T, H, W(, 3)]."""
     shaken = [np.abs(np.diff(clip[:, static].astype(np.float64), n=2, axis=0)).mean() for clip in (said, true)]
     return float(shaken[0] / max(shaken[1], 1e-9))
 

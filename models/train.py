@@ -29,25 +29,26 @@ from .landmarks import EYES_APART, Conditions, LandmarkNetwork
 from .landmarks.augmentation import lend_lips, partners
 from .landmarks.forms import FORMS, Form
 from .landmarks.head import Head
+from .landmarks.hearing import HEARINGS, Hearing, hearing
 from .landmarks.lipsync3d import LipSync3d
 from .landmarks.pose_lstm import PoseLstm
 from .landmarks.pose_tcn import PoseTcn
 from .landmarks.speech_to_landmarks import SpeechToLandmarks
 from .landmarks.transformer import Transformer
-from .mel import HEARINGS
 from .rates import CHUNK, FRAME_RATE, LOOKAHEAD_DEFAULT
+from .streaming import Layer, leaves
 
 Floats = npt.NDArray[np.float32]
 
-SYSTEMS: dict[str, Callable[[int, Form, int], LandmarkNetwork]] = {
-    "head": lambda code, form, lookahead: Head(0, code, lookahead),
-    "pose_lstm": PoseLstm,
-    "pose_tcn": PoseTcn,
-    "transformer": Transformer,
-    "speech_to_landmarks": SpeechToLandmarks,
-    "lipsync3d": LipSync3d,
+SYSTEMS: dict[str, Callable[[Hearing, Form, int], LandmarkNetwork]] = {
+    "head": lambda heard, form, lookahead: Head(heard.code, heard.mel, lookahead),
+    "pose_lstm": lambda heard, form, lookahead: PoseLstm(heard.width, form, lookahead),
+    "pose_tcn": lambda heard, form, lookahead: PoseTcn(heard.width, form, lookahead),
+    "transformer": lambda heard, form, lookahead: Transformer(heard.width, form, lookahead),
+    "speech_to_landmarks": lambda heard, form, lookahead: SpeechToLandmarks(heard.width, form, lookahead),
+    "lipsync3d": lambda heard, form, lookahead: LipSync3d(heard.width, form, lookahead),
 }
-"""(width of what is heard, form, look-ahead) → network"""
+"""(what is heard, form, look-ahead) → network. The default head streams only."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Config:
     system: str = "head"
     form: str = "streaming"
     hearing: str = "mel"
+    voice: Path | None = None
+    """The voice encoder's weights, for the hearings that have it."""
     lookahead: int = LOOKAHEAD_DEFAULT
     seed: int = 0
     steps: int = 2000
@@ -89,7 +92,7 @@ class Config:
         unknown = set(table) - {field.name for field in fields(Config)}
         if unknown:
             raise ValueError(f"{path}: unknown key {', '.join(sorted(unknown))}")
-        for name in ("clips", "out"):
+        for name in {"clips", "out", "voice"} & set(table):
             table[name] = path.parent / table[name]
         return Config(**table)
 
@@ -183,9 +186,9 @@ class Trainer:
         self.clips = list(clips)
         self.mesh = mean_face(self.clips)
         torch.manual_seed(config.seed)
-        width, make_hearing = HEARINGS[config.hearing]
-        self.hearing = make_hearing().to(self.device).eval()
-        self.network = SYSTEMS[config.system](width, FORMS[config.form], config.lookahead)
+        heard = hearing(config.hearing, config.voice)
+        self.hearing = heard.layer.to(self.device)
+        self.network = SYSTEMS[config.system](heard, FORMS[config.form], config.lookahead)
         lends = config.partners and self.network.posed
         self.partners = partners(len(self.clips), config.partners, config.seed) if lends else []
         self._fit()
@@ -287,7 +290,9 @@ class Trainer:
         with safe_open(self.path, "pt") as file:
             facts = file.metadata()
             theirs, ours = json.loads(facts["config"]), json.loads(json.dumps(asdict(self.config), default=str))
-            differ = [key for key in ours if key not in ("steps", "out", "clips") and theirs.get(key) != ours[key]]
+            differ = [
+                key for key in ours if key not in ("steps", "out", "clips", "voice") and theirs.get(key) != ours[key]
+            ]
             if differ:
                 raise ValueError(f"{self.path} is of another run ({', '.join(differ)} differ); choose another `out`")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -350,12 +355,12 @@ class _Cache:
 
 
 @torch.no_grad()
-def hear(hearing: torch.nn.Module, clip: Clip, lookahead: int) -> Tensor:
+def hear(ear: Layer, clip: Clip, lookahead: int) -> Tensor:
     """[1, T + K, C]: a clip's sound as the network hears it, with K frames of silence after it."""
-    device = next(iter(hearing.buffers())).device
-    pcm = np.pad(clip.audio, (0, lookahead * CHUNK))
-    heard, _ = hearing(torch.tensor(pcm, device=device)[None], hearing.silence(1))  # type: ignore[operator]
-    return heard  # type: ignore[no-any-return]
+    silence = ear.silence(1)
+    pcm = torch.tensor(np.pad(clip.audio, (0, lookahead * CHUNK)), device=leaves(silence)[0].device)
+    heard: Tensor = ear(pcm[None], silence)[0]
+    return heard
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

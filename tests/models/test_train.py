@@ -71,8 +71,8 @@ SLOW = [
 ]
 QUICK = [("pose_lstm", "streaming"), ("pose_tcn", "streaming"), ("speech_to_landmarks", "streaming")]
 SMALL = {
-    "transformer": lambda code, form, k: Transformer(code, form, k, width=64, blocks=1, channels=(4, 4, 6, 8)),
-    "lipsync3d": lambda code, form, k: LipSync3d(code, form, k, channels=(8, 8, 8, 12, 12, 16)),
+    "transformer": lambda heard, form, k: Transformer(heard.width, form, k, width=64, blocks=1, channels=(4, 4, 6, 8)),
+    "lipsync3d": lambda heard, form, k: LipSync3d(heard.width, form, k, channels=(8, 8, 8, 12, 12, 16)),
 }
 
 
