@@ -166,6 +166,10 @@ class Metrics:
         self.ws_dropped = Counter("avatar_ws_send_queue_dropped_total", "Frames that slow websocket readers missed.")
         self.worker_restarts = Gauge("avatar_worker_restarts", "Times that the model's process was replaced.")
         self.loop_lag = Histogram("avatar_event_loop_lag_seconds", "How late the event loop wakes; sampled each 50 ms.")
+        self.tasks = Gauge("avatar_event_loop_tasks", "Tasks of the event loop.")
+        self.open_files = Gauge("process_open_fds", "Open file descriptors.")
+        self.threads = Gauge("process_threads", "Threads.")
+        self.memory = Gauge("process_resident_memory_bytes", "Resident memory, without the model's process.")
         self.requests = Counter("avatar_http_requests_total", "HTTP requests.", ("method", "status"))
         self.refused = Counter("avatar_refused_total", "Requests turned away.", ("reason",))
 

@@ -14,9 +14,11 @@ import gc
 import io
 import json
 import logging
+import resource
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -64,6 +66,9 @@ BODY_SECONDS: Final = 10.0
 
 IDLE_SECONDS: Final = 15.0
 """A connection that has not finished a request header in this time is closed."""
+
+BLACKOUT_SECONDS: Final = 2.0
+"""A network that was gone for exactly `deadlines.silent` gets so long to come back."""
 
 READY_SECONDS: Final = 5.0
 CANARY_SECONDS: Final = 2.0
@@ -1025,7 +1030,7 @@ def _default_executor() -> Iterator[None]:
 
 def _peers(config: Config, clock: Clock, access: Access) -> Peers:
     addresses = [config.host_address] if config.host_address else ["127.0.0.1"] if access.local else []
-    deadlines = Deadlines(first_media=config.deadlines.first_media, silence=max(12.0, config.deadlines.silent))
+    deadlines = Deadlines(first_media=config.deadlines.first_media, silence=config.deadlines.silent + BLACKOUT_SECONDS)
     return Peers(clock, host_addresses=addresses, deadlines=deadlines)
 
 
@@ -1059,6 +1064,13 @@ def _wire(metrics: Metrics, rooms: Rooms) -> None:
         return counts
 
     metrics.sessions_active.read = active
+    metrics.tasks.read = lambda: {(): float(len(asyncio.all_tasks()))}
+    metrics.threads.read = lambda: {(): float(threading.active_count())}
+    if Path("/proc/self/statm").exists():
+        metrics.open_files.read = lambda: {(): float(sum(1 for _ in Path("/proc/self/fd").iterdir()))}
+        metrics.memory.read = lambda: {
+            (): float(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        }
 
 
 @asynccontextmanager
