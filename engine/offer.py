@@ -62,6 +62,10 @@ def read_offer(sdp: str) -> Offer:
     head, *sections = re.split(r"^(?=m=)", text, flags=re.MULTILINE)
     if not 1 <= len(sections) <= OFFER_SECTIONS_MOST:
         raise BadOffer(400, f"The offer has {len(sections)} media sections; send 1 to {OFFER_SECTIONS_MOST}.")
+    if re.search(r"^a=ice-lite\s*$", text, re.MULTILINE):
+        raise BadOffer(
+            422, "The offer is of an ICE lite agent: it must check paths itself, as this server calls nobody."
+        )
     session_direction = _DIRECTION.search(head)
     directions: dict[str, str] = {}
     kinds = []

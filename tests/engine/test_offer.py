@@ -51,6 +51,7 @@ async def test_p6_monstrous_offers_are_refused_before_anything_parses_them() -> 
         "json": ('{"sdp": "v=0"}', 400),
         "no opus": (sdp.replace("opus/48000", "opux/48000"), 422),
         "no video codec": (re.sub("(VP8|H264)/90000", "AV1/90000", sdp), 422),
+        "ice lite": (sdp.replace("t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n"), 422),
         "message": (sdp.replace("m=video", "m=message"), 400),
     }
     for name, (offer, status) in cases.items():

@@ -263,6 +263,17 @@ async def test_strict_whip_is_a_voice_source() -> None:
         assert talk.outlets == []
 
 
+@pytest.mark.parametrize("setup", ["active", "passive"])
+async def test_who_begins_the_handshake_is_the_offers_choice(setup: str) -> None:
+    """ffmpeg offers `passive` and no candidates."""
+    async with hosting() as (peers, talk), Client(tone(2), role="whip") as client:
+        offer = re.sub(r"a=(candidate|end-of-candidates).*\r\n", "", await client.offer())
+        answer, _ = await peers.answer(offer.replace("a=setup:actpass", f"a=setup:{setup}"), talk)
+        assert ("a=setup:passive" in answer) == (setup == "active")
+        await client.accept(answer)
+        await client.until(lambda: len(talk.pushed) > 3)
+
+
 async def test_obs_sends_a_picture_too_and_nobody_decodes_it() -> None:
     async with hosting() as (peers, talk), Client(tone(3), role="whip") as client:
         from aiortc import VideoStreamTrack
@@ -441,6 +452,31 @@ async def test_m2_lost_packets_cost_no_more_than_themselves() -> None:
         assert peer.stats()["voice_late"] == 0
         ends = [pts + pcm.size for _, pts, pcm, _ in talk.pushed]
         assert all(a == b[1] for a, b in zip(ends, talk.pushed[1:], strict=False))
+
+
+async def test_m5_timestamps_that_leap_in_mid_call_are_joined_where_they_belong() -> None:
+    async with hosting() as (peers, talk), Client(tone(4)) as client:
+        peer = await join(peers, talk, client)
+        await client.until(lambda: len(talk.pushed) > 10)
+        assert client.pc.dtls is not None
+        send, leaps = client.pc.dtls._send_rtp, iter([3_600 * 48_000, -(2**31), 12_345_678, -48_000])
+        leap = [next(leaps)]
+
+        async def leaping(data: bytes) -> None:
+            if len(data) > 12 and not 192 <= data[1] <= 208:
+                stamp = (int.from_bytes(data[4:8], "big") + leap[0]) & 0xFFFFFFFF
+                data = data[:4] + stamp.to_bytes(4, "big") + data[8:]
+            await send(data)
+
+        client.pc.dtls._send_rtp = leaping
+        for following in leaps:
+            pushed = len(talk.pushed)
+            await client.until(lambda: len(talk.pushed) > pushed + 10)  # noqa: B023 - awaited in this turn
+            leap[0] = following
+        pts = [piece[1] for piece in talk.pushed]
+        assert all(0 < b - a <= SECOND for a, b in itertools.pairwise(pts))
+        assert peer.stats()["voice_resynced"] >= 3
+        assert peer.reason is None
 
 
 async def test_m16_a_lost_keyframe_is_whole_again_within_a_second() -> None:
