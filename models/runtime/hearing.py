@@ -19,13 +19,16 @@ from models.runtime.mouths import Choice
 VOICE_LOOKAHEADS: Final = (0, 1, 2, 3)
 """K for which the voice encoder has a head."""
 
+FAINT: Final = np.float32(0.04)
+"""A weight that the encoder gives to silence: it counts as nothing."""
+
 GOLDEN_STEPS: Final = 50
 TOLERANCE: Final = 2e-3
 """Largest difference of a weight (0…1) from the reference's, over the golden steps, in f32."""
 
 
 class Hearing(Protocol):
-    """Two methods: a stranger can write one in an evening."""
+    """Three methods: a stranger can write one in an evening."""
 
     def listen(self, slots: Sequence[int], reset: Sequence[bool], pcm: Floats, lookahead: Sequence[int]) -> Floats:
         """[B, n]: what the mouths do, a row for each slot; `pcm` is [B, 640]. A row depends on its own slot only.
@@ -36,6 +39,10 @@ class Hearing(Protocol):
 
     def weigh(self, choice: Choice, heard: Floats) -> Floats:
         """A row of the answer as weights of an avatar's painted mouths."""
+        ...
+
+    def expression(self, heard: Floats) -> Floats | None:
+        """A row of the answer as ARKit weights [52] of the mouth; None when only the painted mouths say them."""
         ...
 
 
@@ -56,6 +63,9 @@ class ByRule:
 
     def weigh(self, choice: Choice, heard: Floats) -> Floats:
         return choice.weigh(heard)
+
+    def expression(self, heard: Floats) -> Floats | None:
+        return None
 
 
 class VoiceEar(Protocol):
@@ -82,6 +92,9 @@ class ByVoice:
 
     def weigh(self, choice: Choice, heard: Floats) -> Floats:
         return choice.weigh(choice.articulate(heard))
+
+    def expression(self, heard: Floats) -> Floats | None:
+        return np.clip((heard - FAINT) / (1 - FAINT), 0, 1)
 
 
 def require_parity(ear: VoiceEar, golden: Path) -> float:

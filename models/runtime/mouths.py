@@ -26,6 +26,9 @@ _SHAPE: Final = ("mouthPucker", "mouthFunnel", "mouthStretchLeft", "mouthRollLow
 WIDEST_GAP: Final = 0.8
 """Of the widest mouth: what speech at its loudest opens to."""
 
+FAINT: Final = np.array([0.09, 0.1, 0.08, 0.08, 0.05, 0.05, 0.15], np.float32)
+"""Of an articulation: what a network says of silence."""
+
 MOST_MIXED: Final = 4
 """Mouths in one mixture: each costs as much as painting."""
 
@@ -111,19 +114,23 @@ class Choice:
         return np.asarray(weights / weights.sum(), np.float32)
 
     def articulate(self, weights: Floats) -> Floats:
-        """ARKit weights [52] → the articulation that shows them best on this avatar's mouths."""
+        """ARKit weights [52] → the articulation that shows them best on this avatar's mouths.
+
+        What a network says of silence is small but not nothing, and what it says of extremes is less than they are:
+        `FAINT` is taken for nothing, and the rest stretched.
+        """
         value = {name: float(weight) for name, weight in zip(face.ARKIT_52, weights, strict=True)}
         jaw = max(0.0, value["jawOpen"] - value["mouthClose"])
         parted = jaw + 0.2 * value["mouthLowerDownLeft"] + 0.1 * value["mouthUpperUpLeft"]
         articulation = REST.copy()
         articulation[OPENING] = np.interp(parted, self._jaws, self._plain.gaps) / self._widest
-        articulation[ROUNDING] = (value["mouthPucker"] + 0.5 * value["mouthFunnel"]) / self._most_rounded
+        articulation[ROUNDING] = 1.5 * (value["mouthPucker"] + 0.5 * value["mouthFunnel"]) / self._most_rounded
         articulation[WIDTH] = (value["mouthStretchLeft"] + 0.5 * value["mouthSmileLeft"]) / self._most_wide
         articulation[TEETH] = (value["mouthLowerDownLeft"] - jaw) / 0.35
         articulation[FUNNEL] = (value["mouthFunnel"] - value["mouthPucker"]) / 0.5
         articulation[PRESS] = value["mouthPressLeft"] / 0.5
         articulation[BITE] = (value["mouthRollLower"] - value["mouthPressLeft"]) / 0.6
-        return np.clip(articulation, 0, 1)
+        return np.clip((articulation - FAINT) / (1 - FAINT), 0, 1)
 
 
 def _named(weights: Floats, name: str) -> Floats:

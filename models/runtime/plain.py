@@ -68,10 +68,12 @@ class Presenter:
             [motion["weights"], motion["head_quaternion"], motion["head_position"], gaze(motion["weights"])], 1
         )
 
-    def face(self, mouths: Floats, index: int) -> Floats:
-        """[61]: the mouth as painted, everything else as the loop has it."""
+    def face(self, mouths: Floats, index: int, expression: Floats | None) -> Floats:
+        """[61]: the mouth as it was heard, or else as it is painted; everything else as the loop has it."""
         values = np.array(self._loop_faces[index])
-        values[:BLENDSHAPES][_SPOKEN] = (mouths[:, None] * self._mouth_weights).sum(0)[_SPOKEN]
+        if expression is None:
+            expression = (mouths[:, None] * self._mouth_weights).sum(0)
+        values[:BLENDSHAPES][_SPOKEN] = expression[_SPOKEN]
         return values
 
     def points(self, mouths: Floats, index: int) -> Floats:
@@ -122,7 +124,9 @@ class Plain:
         mouths = self._hearing.weigh(presenter.choice, heard)
         index = row.loop_index % presenter.card.frames
         points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
-        values = presenter.face(mouths, index) if Wants.FACE in row.wants else None
+        values = None
+        if Wants.FACE in row.wants:
+            values = presenter.face(mouths, index, self._hearing.expression(heard))
         moved = perf_counter()
         roi = presenter.painter.paint(mouths, index) if Wants.PICTURE in row.wants else None
         return Out(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models import face
 from models.runtime import Bytes, Floats
-from models.runtime.articulation import FUNNEL, OPENING, PRESS, REST, ROUNDING, TEETH, WIDTH
+from models.runtime.articulation import BITE, FUNNEL, OPENING, PRESS, REST, ROUNDING, TEETH, WIDTH
 from models.runtime.mouths import Choice, Painter
 from tests.models.runtime.drawn import OPENINGS, SHAPES, SINGLES
 
@@ -170,3 +170,34 @@ def test_a_mixture_of_many_costs_no_more_than_one_of_four() -> None:
     painter._points = np.zeros((5, 57, 2), np.float32)
     roi = painter.paint(np.array([0.3, 0.2, 0.2, 0.2, 0.1], np.float32), 0)
     assert roi.luma[20, 30] > 100  # the least, which is black, was left out
+
+
+def weights_of(**named: float) -> Floats:
+    return np.array([named.get(name, 0.0) for name in face.ARKIT_52], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("named", "kind"),
+    [
+        ({"jawOpen": 0.6}, OPENING),
+        ({"mouthPucker": 0.6, "jawOpen": 0.05}, ROUNDING),
+        ({"mouthStretchLeft": 0.4, "mouthSmileLeft": 0.2}, WIDTH),
+        ({"mouthLowerDownLeft": 0.3, "jawOpen": 0.05}, TEETH),
+        ({"mouthFunnel": 0.6, "mouthPucker": 0.1}, FUNNEL),
+        ({"mouthPressLeft": 0.66, "mouthRollLower": 0.3}, PRESS),
+        ({"mouthRollLower": 0.7, "mouthUpperUpLeft": 0.3}, BITE),
+    ],
+)
+def test_what_is_heard_as_weights_is_shown_as_its_articulation(
+    choice: Choice, named: dict[str, float], kind: int
+) -> None:
+    assert choice.articulate(weights_of(**named)).argmax() == kind
+
+
+def test_jaw_that_the_lips_close_over_opens_nothing(choice: Choice) -> None:
+    assert choice.articulate(weights_of(jawOpen=0.3, mouthClose=0.3))[OPENING] == 0
+
+
+def test_what_a_network_says_of_silence_is_rest(choice: Choice) -> None:
+    faint = weights_of(jawOpen=0.03, mouthStretchLeft=0.02, mouthRollLower=0.05, mouthLowerDownLeft=0.02)
+    assert choice.weigh(choice.articulate(faint))[FIRST["plain"]] == 1
