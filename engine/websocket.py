@@ -474,10 +474,18 @@ class Guest:
             if self._ponged is not None and self._ponged.done():
                 self._ponged = None
             if self._ponged is None and now >= ping_at and self._sending_since is None:
-                self._ponged, self._pinged_at = asyncio.ensure_future(await self._connection.ping()), now
-                ping_at = now + patience.ping
+                self._pinged_at, ping_at = now, now + patience.ping
+                self._ponged = asyncio.ensure_future(await self._ping())
             elif self._ponged is not None and now - self._pinged_at > patience.stall:
                 raise ProtocolError(Close.TIMEOUT, f"no answer to a ping for {patience.stall:g} s")
+
+    async def _ping(self) -> Awaitable[float]:
+        """Even a ping cannot be written to who reads nothing."""
+        try:
+            async with asyncio.timeout(self._patience.stall):
+                return await self._connection.ping()
+        except TimeoutError:
+            raise ProtocolError(Close.TIMEOUT, f"nothing was read for {self._patience.stall:g} s") from None
 
     # The connection
 
@@ -501,11 +509,15 @@ class Guest:
     async def _farewell(self, how: ProtocolError | Close) -> None:
         """Tell why, close, and let go even of a client that no longer listens."""
         self.ended = close = how.close if isinstance(how, ProtocolError) else how
-        with contextlib.suppress(ConnectionClosed, TimeoutError):
+        try:
             async with asyncio.timeout(self._patience.farewell):
-                if isinstance(how, ProtocolError):
-                    await self._connection.send(event_to_json(how.event()))
-                await self._connection.close(close.code, close.string)
+                with contextlib.suppress(ConnectionClosed):
+                    if isinstance(how, ProtocolError):
+                        await self._connection.send(event_to_json(how.event()))
+                    await self._connection.close(close.code, close.string)
+        except TimeoutError:
+            # It reads nothing, so it will not read this either; the library alone would wait for it without end.
+            self._connection.transport.abort()
         code = self._connection.close_code
         if close is Close.GOING_AWAY and code is not None:
             # The connection ended first, by the client or by a rule of the websocket layer: its code says how.

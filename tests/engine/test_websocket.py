@@ -628,17 +628,22 @@ async def test_a_fragmented_message_is_one_message(place: Place) -> None:
     await place.gone()
 
 
-async def test_who_stops_reading_is_closed_and_nobody_else_notices(place: Place) -> None:
-    """M13: the sender's buffers fill; faces are dropped, not queued; then the guest is put out and its slot is free."""
-    raw = await Raw.open(place, small_buffers=True)
-    await raw.greet(mesh=True, audio_out=True)
-    await until(lambda: len(place.house.sessions) == 1)
-    async with place.talk() as (neighbour, _):
-        await until(lambda: place.stream.closed["timeout"] == 1, 8)
-        dates = [face.pts_us for face in await frames(neighbour, Kind.FACE, 40)]
-        assert max(b - a for a, b in pairwise(dates)) <= 120_000  # at five times the speed, on a busy machine
+async def test_who_stops_reading_is_closed_and_nobody_else_notices() -> None:
+    """M13: the sender's buffers fill; faces are dropped, not queued; then the guest is put out, its slot and its socket
+    are free though it never hangs up, and the door can be shut."""
+    async with a_place() as place:
+        raw = await Raw.open(place, small_buffers=True)
+        await raw.greet(mesh=True, audio_out=True)
+        await until(lambda: len(place.house.sessions) == 1)
+        async with place.talk() as (neighbour, _):
+            await until(lambda: place.stream.closed["timeout"] == 1, 8)
+            faces = await frames(neighbour, Kind.FACE, 40)
+            assert len(faces) == 40
+            assert neighbour.close_code is None
+        await place.gone()
+        shutting = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - shutting < 5
     raw.hang_up()
-    await place.gone()
 
 
 async def test_a_slow_reader_gets_new_faces_and_is_told_of_the_old() -> None:
@@ -649,8 +654,9 @@ async def test_a_slow_reader_gets_new_faces_and_is_told_of_the_old() -> None:
         raw.reader._limit = 2**20  # type: ignore[attr-defined]  # reads on, at last
         dates: list[int] = []
         warned = 0
-        session = next(iter(place.house.sessions.values()))
-        while not dates or dates[-1] * 48 // 1000 < session.pts - 10 * 1920:
+        while (
+            not warned or len(dates) < 20 or max(b - a for a, b in pairwise(dates)) <= 200_000
+        ):  # a leap to the newest
             first, second = await asyncio.wait_for(raw.reader.readexactly(2), 3)
             n = second & 0x7F
             if n == 126:
@@ -661,8 +667,6 @@ async def test_a_slow_reader_gets_new_faces_and_is_told_of_the_old() -> None:
             if payload[:2] == b"\xa5\x02":
                 dates.append(parse_frame(payload).pts_us)
         assert dates == sorted(set(dates))
-        assert max(b - a for a, b in pairwise(dates)) > 200_000  # a leap to the newest
-        assert warned > 0
         raw.hang_up()
 
 
