@@ -46,7 +46,7 @@ def demo(clone: Path, port: int) -> tuple["subprocess.Popen[str]", str, float]:
     seen = []
     for line in process.stdout:
         seen.append(line)
-        if found := re.search(r"http://127\.0\.0\.1:\d+\S*", line):
+        if found := re.search(r"http://(localhost|127\.0\.0\.1):\d+\S*", line):
             return process, found.group(), time.monotonic() - begun
     raise AssertionError("no address was printed:\n" + "".join(seen))
 
@@ -95,9 +95,9 @@ def test_the_wheel_works_in_an_empty_environment(clone: Path, tmp_path: Path) ->
     assert re.match(r"liveface \d+\.\d+\.\d+", run(liveface, "--version").stdout)
     assert run(str(binaries / "python"), "-c", "import engine, engine.session, clients").returncode == 0
     assert "demo" in run(liveface, "avatars", "list").stdout
-    missing = run(liveface, "studio", "speech", "out")
+    missing = run(liveface, "studio", "voice", "out")
     assert missing.returncode == 2
-    assert 'pip install "liveface[create]"' in missing.stdout + missing.stderr
+    assert 'pip install "liveface[torch]"' in missing.stdout + missing.stderr
 
 
 def test_everything_that_make_offers_is_explained(clone: Path) -> None:
