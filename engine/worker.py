@@ -487,6 +487,7 @@ class ProcessHost:
             [sys.executable, "-m", "models.runtime.child", orders.to_json()],
             stdin=lifeline_end,
             stdout=2,  # whatever a library prints is no part of our own output
+            start_new_session=True,  # Ctrl-C is for the server, which ends the child when the sessions are told
             pass_fds=(orders.rows_bell, orders.outs_bell, orders.ring_memory, orders.loop_memory, orders.status),
             env=single | dict(os.environ) | {"PYTHONPATH": path},
         )
