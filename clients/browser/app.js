@@ -55,9 +55,10 @@ let meter = null;
 let metered = null;
 let probe = false;
 let retryAt = 0;
+let draining = false;
 /** @type {any[]} server `stats`, a minute of them */
 const minute = [];
-Object.assign(window, { liveface: face, livefaceMeter: () => meter });
+Object.assign(window, { liveface: face, livefaceMeter: () => meter }); // for the console, and for tests
 
 // ---- words -------------------------------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ const inSeconds = (ms) => (ms > 1500 ? `in ${Math.round(ms / 1000)} s` : "now");
  * @param {import("./liveface.js").State} state @param {LivefaceError|null} trouble @param {number} waitMs
  * @returns {{ verdict: string, words: string, curtain: null | { kicker: string, title: string, words: string, action?: string } }}
  */
-export function wordsFor(state, trouble, waitMs) {
+function wordsFor(state, trouble, waitMs) {
   const again = `Trying again ${inSeconds(waitMs)}.`;
   switch (state) {
     case "asking":
@@ -108,8 +109,8 @@ function paintState() {
   const { verdict, words, curtain } = wordsFor(face.state, face.trouble, Math.max(0, retryAt - performance.now()));
   const microphoneTrouble = face.state === "live" && face.microphoneState.startsWith("microphone_");
   const latency = latencyNow();
-  $("status").dataset.verdict = microphoneTrouble ? "warn" : verdict;
-  const line = microphoneTrouble ? "Live, without your microphone" : face.state === "live" ? "Live" : words;
+  $("status").dataset.verdict = face.state === "live" && (microphoneTrouble || draining) ? "warn" : verdict;
+  const line = face.state !== "live" ? words : draining ? "Live; the server restarts soon" : microphoneTrouble ? "Live, without your microphone" : "Live";
   if ($("status-words").textContent !== line) $("status-words").textContent = line;
   $("status").title = latency ? `${Math.round(latency.ms)} ms mouth to glass, ${latency.how}` : "";
   const live = face.state === "live";
@@ -233,6 +234,7 @@ async function play() {
 
 face.addEventListener("state", (/** @type {any} */ { detail }) => {
   retryAt = performance.now() + (detail.retryInMs ?? 0);
+  draining = false;
   if (detail.state === "live") {
     play();
     minute.length = 0;
@@ -271,8 +273,8 @@ face.addEventListener("speech.started", () => ($("speaking").hidden = false));
 face.addEventListener("speech.stopped", () => ($("speaking").hidden = true));
 face.addEventListener("cleared", () => ($("speaking").hidden = true));
 face.addEventListener("session.draining", () => {
-  $("status-words").textContent = "The server restarts soon; this page reconnects";
-  $("status").dataset.verdict = "warn";
+  draining = true;
+  paintState();
 });
 
 $("start").onclick = () => {
@@ -310,9 +312,10 @@ hold.onpointerdown = (/** @type {PointerEvent} */ event) => {
 };
 hold.onpointerup = hold.onpointercancel = () => face.microphone && !$("hands-free").checked && talk(false);
 hold.oncontextmenu = (/** @type {Event} */ event) => event.preventDefault();
-hold.onclick = () => {
+hold.onclick = (/** @type {MouseEvent} */ event) => {
   if (!face.microphone) openMicrophone();
-  else if ($("hands-free").checked) talk(!face.listening);
+  // detail 0: Enter, or a screen reader, which can press but not hold
+  else if ($("hands-free").checked || event.detail === 0) talk(!face.listening);
 };
 $("hands-free").onchange = () => {
   memory.set("hands-free", $("hands-free").checked ? "yes" : "no");
@@ -564,7 +567,8 @@ async function startMeter() {
   meter = null;
   if (!probe || !face.microphone) return;
   const { Meter } = await import("./meter.js");
-  const started = new Meter({ video, microphone: face.microphone, remote: face.stream });
+  context ??= new AudioContext();
+  const started = new Meter({ video, microphone: face.microphone, remote: face.stream, context });
   meter = started;
   await started.start();
 }

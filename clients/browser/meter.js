@@ -149,8 +149,12 @@ export function fit(marks, hearing, least, most, enough = 0.93) {
 }
 
 export class Meter {
-  /** @param {{ video: HTMLVideoElement, microphone: MediaStream, remote: MediaStream }} sources */
-  constructor({ video, microphone, remote }) {
+  /**
+   * @param {{ video: HTMLVideoElement, microphone: MediaStream, remote: MediaStream, context?: AudioContext }} sources
+   *   `context`, a running one, knows how long sound takes from this page to the loudspeaker
+   */
+  constructor({ video, microphone, remote, context }) {
+    this.context = context;
     this.video = video;
     this.microphone = microphone;
     this.remote = remote;
@@ -216,6 +220,7 @@ export class Meter {
     const ear = this.ear ? fit(this.marks.slice(-130), this.ear, -500, 500, 0.9) : null;
     this.fits = { mouth, ear };
     if (!mouth) return;
+    const out = 1000 * (this.context?.outputLatency ?? 0);
     const done = this.measured.at(-1)?.number ?? this.marks[0].number;
     for (const mark of this.marks) {
       if (mark.number <= done) continue;
@@ -223,7 +228,7 @@ export class Meter {
       const spoken = mouth.zero + CHUNK_MS * mark.number;
       this.measured.push({
         number: mark.number, latency: mark.shown - spoken, drawn: mark.drawn - spoken, shown: mark.shown,
-        avOffset: ear ? mark.shown - (ear.zero + CHUNK_MS * mark.number) : null,
+        avOffset: ear ? mark.shown - (ear.zero + CHUNK_MS * mark.number + out) : null,
       });
     }
     if (this.measured.length > 40_000) this.measured.splice(0, 10_000);
