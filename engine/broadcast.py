@@ -34,7 +34,7 @@ from models.runtime import Wants
 logger = logging.getLogger(__name__)
 
 PENDING_MOST: Final = 8
-"""Moments between session and wire when the machine is behind; pictures are left out from the second on."""
+"""Moments between session and wire when the machine is behind; of several that wait only the newest is seen."""
 
 STAGE_MOMENTS: Final = 250
 """Moments that `figures` looks back on: ten seconds."""
@@ -193,16 +193,16 @@ class Broadcast:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            moment = self._pending.popleft()
-            encoders: dict[str, VideoEncoder] = {}
-            if self._pending:  # behind: the newer picture is already here, and sound never waits
-                self.skipped_pictures += 1
-            else:
-                encoders = {codec: self._encoder(codec) for codec in {viewer.codec for viewer in self.viewers} if codec}
+            # When the machine is behind several wait: all are heard, and only the newest is seen.
+            batch = tuple(self._pending)
+            self._pending.clear()
+            self.skipped_pictures += len(batch) - 1
+            encoders = {codec: self._encoder(codec) for codec in {viewer.codec for viewer in self.viewers} if codec}
             began = now()
-            sound, pictures = await loop.run_in_executor(self._workshop.executor, self._encode, moment, encoders)
+            sounds, pictures = await loop.run_in_executor(self._workshop.executor, self._encode, batch, encoders)
             self.encode_seconds.append(now() - began)
-            self._send(moment, sound, pictures)
+            for moment, sound in zip(batch, sounds, strict=True):
+                self._send(moment, sound, pictures if moment is batch[-1] else {})
 
     def _encoder(self, codec: str) -> VideoEncoder:
         encoder = self.encoders.get(codec)
@@ -211,18 +211,20 @@ class Broadcast:
             self.adapt()
         return encoder
 
-    def _encode(self, moment: Moment, encoders: dict[str, VideoEncoder]) -> tuple[list[bytes], dict[str, _Cut]]:
-        """In an encode thread. One Moment of a broadcast at a time."""
-        sound = self._sound.encode(moment.heard)
+    def _encode(
+        self, batch: Sequence[Moment], encoders: dict[str, VideoEncoder]
+    ) -> tuple[list[list[bytes]], dict[str, _Cut]]:
+        """In an encode thread, once at a time: the sound of all, the picture of the last."""
+        sounds = [self._sound.encode(moment.heard) for moment in batch]
         pictures: dict[str, _Cut] = {}
-        for codec, encoder in encoders.items() if moment.picture is not None else ():
-            cut = self._cut(codec, encoder, moment.picture, moment.pts)
+        picture, pts = batch[-1].picture, batch[-1].pts
+        for codec, encoder in encoders.items():
+            cut = self._cut(codec, encoder, picture, pts) if picture is not None else None
             if cut is not None:
                 pictures[codec] = cut
-        return sound, pictures
+        return sounds, pictures
 
-    def _cut(self, codec: str, encoder: VideoEncoder, picture: Picture | None, pts: int) -> _Cut | None:
-        assert picture is not None
+    def _cut(self, codec: str, encoder: VideoEncoder, picture: Picture, pts: int) -> _Cut | None:
         try:
             encoded = encoder.encode(picture, pts)
         except PictureSizeError as error:

@@ -166,6 +166,17 @@ async def test_m17_sound_never_waits_for_a_slow_picture(monkeypatch: pytest.Monk
         assert len(viewer.pictures) >= 5
 
 
+async def test_of_those_that_wait_all_are_heard_and_the_newest_is_seen() -> None:
+    """However far behind: every encode has a picture, so a face never freezes for longer than one of them takes."""
+    viewer = Eye()
+    async with on_air(viewer) as (stage, broadcast):
+        for number in range(6):
+            stage.channel.put_nowait(moment(number))
+        await until(lambda: len(viewer.sounds) == 12)
+        assert [pts for _, pts, _, _ in viewer.pictures] == [5 * HEARD_CHUNK]
+        assert broadcast.skipped_pictures == 5
+
+
 async def test_an_interrupt_voids_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     viewer = Eye()
     async with on_air(viewer) as (stage, _broadcast):
