@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.bench.faces import FacesPlan, Heard
 from engine.bench.latency import NotMatchedError, Record, Report, analyse, split_by_hold, summary
-from engine.bench.launch import BenchError, Serving, call, own_server
+from engine.bench.launch import BenchError, Serving, call, call_faces, own_server
 from engine.bench.peer import Plan
 from engine.clock import RealClock
 
@@ -21,6 +22,12 @@ FRAMES_LEAST = 24.5
 
 LATENCY_MOST = {0: (35.0, 70.0), 2: (115.0, 150.0)}
 """By look-ahead: p50 and p99 in milliseconds that one session may have."""
+
+SEVERAL_MORE = 20.0
+"""Milliseconds of p99 that several sessions may have more than one."""
+
+FACES_P99_MOST = 160.0
+"""Milliseconds, of faces over websockets."""
 
 Row = dict[str, Any]
 
@@ -37,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sessions = verbs.add_parser("sessions", help="how many sessions until one of them is let down")
     sessions.add_argument("--most", type=int, default=16, metavar="N", help="stop after so many (default: 16)")
+    sessions.add_argument("--faces-only", action="store_true", help="no pictures; what --transport websocket measures")
     for verb in (latency, sessions):
+        verb.add_argument("--transport", choices=("webrtc", "websocket"), default="webrtc", help="(default: webrtc)")
         verb.add_argument("--avatar", default="demo", help="which avatar (default: demo)")
         verb.add_argument("--seconds", type=float, default=20.0, help="for how long each time (default: 20)")
         verb.add_argument("--lookahead", type=int, metavar="K", help="frames of look-ahead of our own server")
@@ -60,6 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when it was measured, 1 when not, with one line."""
     if arguments.seconds < 10:
         return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
+    if getattr(arguments, "faces_only", False) and arguments.transport != "websocket":
+        return _fail("--faces-only: faces without pictures travel over --transport websocket")
+    if getattr(arguments, "control", False) and arguments.transport != "webrtc":
+        return _fail("--control: the control holds what WebRTC receives")
     try:
         measured = asyncio.run(_sessions(arguments) if arguments.verb == "sessions" else _latency(arguments))
     except (BenchError, NotMatchedError) as error:
@@ -163,12 +176,14 @@ async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[R
     """One more session at a time until one is let down."""
     clock, measured = RealClock(), list[tuple[Row, Sequence[Report]]]()
     async with own_server(_words(arguments, arguments.most), clock) as serving:
-        for count in range(1, arguments.most + 1):
+        for count in counts(arguments):
             measured.append(await _once(arguments, serving, count))
             row = measured[-1][0]
             if not arguments.json:
                 print(table([row]).splitlines()[-1], file=sys.stderr)
-            most = LATENCY_MOST.get(row["lookahead"], (0.0, 160.0))[1] + 20
+            most = FACES_P99_MOST
+            if arguments.transport == "webrtc":
+                most = LATENCY_MOST.get(row["lookahead"], (0.0, 140.0))[1] + SEVERAL_MORE
             if row["frames_per_second_least"] < FRAMES_LEAST or row["latency_p99_of_worst_ms"] > most:
                 row["note"] = f"let down: below {FRAMES_LEAST} fps or p99 above {most:.0f} ms"
                 break
@@ -179,6 +194,8 @@ async def _once(
     arguments: argparse.Namespace, serving: Serving, count: int, inserted: float = 0.0
 ) -> tuple[Row, Sequence[Report]]:
     """`count` clients at one time."""
+    if arguments.transport == "websocket":
+        return await _faces(arguments, serving, count), ()
     plan = Plan(serving.url, arguments.seconds, avatar=arguments.avatar, token=arguments.token, inserted_delay=inserted)
     before = serving.cpu_seconds()
     records = await call([replace(plan, seed=seed + 1) for seed in range(count)])
@@ -186,6 +203,42 @@ async def _once(
     used = None if before is None or after is None else after - before
     reports = [analyse(record) for record in records]
     return {**describe(reports, records, used, arguments.seconds), "lookahead": arguments.lookahead}, reports
+
+
+async def _faces(arguments: argparse.Namespace, serving: Serving, count: int) -> Row:
+    before = serving.cpu_seconds()
+    heard = await call_faces(serving, FacesPlan("", count, arguments.seconds, arguments.avatar, arguments.token))
+    after = serving.cpu_seconds()
+    used = None if before is None or after is None else after - before
+    return {**describe_faces(heard, used, arguments.seconds), "lookahead": arguments.lookahead}
+
+
+def describe_faces(heard: Sequence[Heard], server_cpu: float | None, seconds: float) -> Row:
+    """The same row for faces over a websocket: last sample sent → face received."""
+    latencies = [[latency * 1e3 for latency in each.latencies] for each in heard if each.latencies]
+    if not latencies:
+        raise NotMatchedError("no sound came back: nothing can be matched")
+    count = len(heard)
+    return {
+        "sessions": count,
+        "latency_ms": summary([latency for each in latencies for latency in each]),
+        "latency_p99_of_worst_ms": max(summary(each)["p99"] for each in latencies),
+        "av_offset_ms": {},
+        "frames_per_second_least": min(0.0 if each.closed else each.faces / each.seconds for each in heard),
+        "repeated": 0,
+        "spared": sum(each.spared for each in heard),
+        "closed": [each.closed for each in heard if each.closed],
+        "server_cpu_ms": None if server_cpu is None else server_cpu * 1e3 / seconds / count,
+        "client_cpu_ms": sum(each.cpu_seconds for each in heard) * 1e3 / seconds / count,
+    }
+
+
+def counts(arguments: argparse.Namespace) -> list[int]:
+    """How many sessions are tried, in order: faces are light, so their steps grow."""
+    if arguments.transport == "webrtc":
+        return list(range(1, arguments.most + 1))
+    steps = [1, 2, 5, 10, *range(20, 201, 20), *range(250, 2_001, 50)]
+    return sorted({min(step, arguments.most) for step in steps})
 
 
 def _words(arguments: argparse.Namespace, slots: int) -> list[str]:

@@ -7,12 +7,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from engine.bench.faces import FacesPlan, Heard
 from engine.bench.latency import Dated, Record, Seen, Sent, Sound, Stimulus
 from engine.bench.peer import Plan
 from engine.clock import Clock
@@ -71,7 +72,21 @@ async def own_server(arguments: Sequence[str], clock: Clock) -> AsyncIterator[Se
 
 async def call(plans: Sequence[Plan]) -> list[Record]:
     """Run a client process for each plan, all at once. Raises `BenchError` with the first one's complaint."""
-    return [record_from(spoken) for spoken in await asyncio.gather(*map(_client, plans))]
+    return [record_from(spoken) for spoken in await asyncio.gather(*(_client("peer", plan) for plan in plans))]
+
+
+async def call_faces(serving: Serving, plan: FacesPlan) -> list[Heard]:
+    """Run a process of websocket clients; the server says where its websocket is. Raises `BenchError`."""
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"{serving.url}/version") as answer:
+            url = (await answer.json())["ws_url"]
+    except (aiohttp.ClientError, KeyError, ValueError) as error:
+        raise BenchError(f"{serving.url} does not say where its websocket is: {error}") from None
+    heard = [Heard(**each) for each in await _client("faces", replace(plan, url=url))]
+    closed = [each.closed for each in heard if each.closed]
+    if len(closed) == len(heard):
+        raise BenchError(f"every client was closed: {closed[0]}")
+    return heard
 
 
 def record_from(spoken: dict[str, Any]) -> Record:
@@ -89,9 +104,9 @@ def record_from(spoken: dict[str, Any]) -> Record:
     )
 
 
-async def _client(plan: Plan) -> dict[str, Any]:
+async def _client(kind: str, plan: Plan | FacesPlan) -> Any:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "engine.bench.peer", json.dumps(asdict(plan))),
+        *(sys.executable, "-m", f"engine.bench.{kind}", json.dumps(asdict(plan))),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -104,8 +119,7 @@ async def _client(plan: Plan) -> dict[str, Any]:
     if process.returncode != 0:
         lines = complaint.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise BenchError(f"a client failed: {lines[-1].removeprefix('liveface: ')}")
-    answer: dict[str, Any] = json.loads(spoken)
-    return answer
+    return json.loads(spoken)
 
 
 async def _until_ready(url: str, process: asyncio.subprocess.Process, said: list[str], clock: Clock) -> None:

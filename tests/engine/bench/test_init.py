@@ -6,6 +6,7 @@ import json
 import pytest
 
 from engine import bench
+from engine.bench.faces import Heard
 from engine.bench.latency import Record, analyse
 from engine.bench.launch import BenchError, Serving
 from engine.bench.peer import Plan
@@ -88,6 +89,44 @@ def test_a_server_of_somebody_else_is_measured_without_starting_one(servers, cap
     assert bench.run(parsed("latency", "--seconds", "12", "--url", "http://127.0.0.1:5/")) == 0
     assert servers == []
     assert "?" in capsys.readouterr().out, "its CPU is not ours to see"
+
+
+def test_faces_are_measured_over_websockets_in_growing_steps(servers, capsys, monkeypatch):
+    asked = []
+
+    async def call_faces(serving, plan):
+        asked.append(plan.sessions)
+        late = 0.01 if plan.sessions < 20 else 0.2
+        return [Heard([late] * 50, 500, 20.0, spared=1, cpu_seconds=1.0) for _ in range(plan.sessions)]
+
+    monkeypatch.setattr(bench, "call_faces", call_faces)
+    words = ("sessions", "--transport", "websocket", "--faces-only", "--most", "100", "--json")
+    assert bench.run(parsed(*words)) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert asked == [1, 2, 5, 10, 20]
+    assert rows[0]["latency_ms"]["p99"] == pytest.approx(10)
+    assert rows[0]["frames_per_second_least"] == 25
+    assert "let down" in rows[-1]["note"]
+    assert bench.run(parsed("latency", "--transport", "websocket", "--sessions", "3")) == 0
+    assert "10.0" in capsys.readouterr().out
+
+
+def test_a_client_that_was_closed_had_no_faces():
+    row = bench.describe_faces([Heard([0.1], 500, 20.0), Heard([], 400, 20.0, closed="4408")], None, 20.0)
+    assert row["frames_per_second_least"] == 0
+    assert row["closed"] == ["4408"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("sessions", "--faces-only"), "--faces-only"),
+        (("latency", "--control", "--transport", "websocket"), "--control"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_a_line(capsys, words, says):
+    assert bench.run(parsed(*words)) == 1
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [BenchError("the server is away"), None])

@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 import pytest
 
+from engine.bench.faces import FacesPlan
 from engine.bench.latency import analyse, split_by_hold, summary
-from engine.bench.launch import BenchError, Serving, call, own_server, record_from
+from engine.bench.launch import BenchError, Serving, call, call_faces, own_server, record_from
 from engine.bench.peer import Plan
 from engine.clock import RealClock
 from tests.engine.bench.test_latency import made
@@ -32,6 +33,11 @@ async def test_a_client_that_cannot_connect_is_one_line():
         await call([Plan("http://127.0.0.1:9", 10.0)])
     assert "\n" not in str(raised.value)
     assert "Traceback" not in str(raised.value)
+
+
+async def test_a_server_that_is_not_there_has_no_websocket():
+    with pytest.raises(BenchError, match="does not say where its websocket is"):
+        await call_faces(Serving("http://127.0.0.1:9"), FacesPlan("", 1, 10.0))
 
 
 async def test_the_cpu_of_a_server_is_that_of_its_children_too():
