@@ -21,7 +21,7 @@ import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -71,10 +71,11 @@ from engine.icefilter import (
     counted,
 )
 from engine.ingress import VoiceReceiver
-from engine.media import Event
+from engine.media import Event, Moment
 from engine.offer import BadOffer, Role, read_offer
 from engine.session import SessionClosedError
 from models.rates import HEARD_RATE
+from models.runtime import Wants
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,9 @@ EVENTS_CHANNEL: Final = "avatar-events"
 COMMAND_BYTES_MOST: Final = 16_384
 COMMANDS_PER_SECOND: Final = 50
 EVENT_BYTES_MOST: Final = 256 * 1_024
+POINT_BYTES_MOST: Final = 16 * 1_024
+"""Unsent bytes at which points are left out: they are worth something only with their picture."""
+
 """Unsent events of a peer that does not read them; beyond it the connection is closed."""
 
 PICTURE_RATE: Final = 90_000
@@ -422,6 +426,7 @@ class Peer:
         self._sees = False  # a key frame has gone out
         self._events_channel: RTCDataChannel | None = None
         self._events_open = asyncio.Event()
+        self._points_wanted = asyncio.Event()
         self._commands: deque[float] = deque(maxlen=COMMANDS_PER_SECOND)
         self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=COMMANDS_PER_SECOND)
         self._cname = secrets.token_hex(8)
@@ -530,6 +535,7 @@ class Peer:
             yield self._hear(voice)
         yield self._tell()
         yield self._reply()
+        yield self._point()
 
     async def _watch(self) -> None:
         """Close what never comes to life and what has died."""
@@ -642,6 +648,29 @@ class Peer:
         while True:
             await self._command(await self._replies.get())
 
+    async def _point(self) -> None:
+        """The points behind each picture, for as long as the client asks for them: it draws them over the picture."""
+        with suppress(SessionClosedError):
+            while True:
+                await self._points_wanted.wait()
+                async with self.session.outlet(wants=Wants.POINTS, capacity=1) as outlet:
+                    async for moment in outlet:
+                        if not self._points_wanted.is_set():
+                            break
+                        self._write_points(moment)
+                    else:
+                        return
+
+    def _write_points(self, moment: Moment) -> None:
+        channel = self._events_channel
+        if moment.points is None or moment.picture is None:
+            return
+        if channel is None or channel.bufferedAmount > POINT_BYTES_MOST:
+            return  # the next ones are newer
+        size = (moment.picture.width, moment.picture.height)
+        points = (moment.points[:, :2] / size).round(4).tolist()
+        self._write({"type": "landmarks", "pts_us": moment.pts * 1_000_000 // HEARD_RATE, "points": points})
+
     def _write(self, message: dict[str, Any]) -> None:
         channel = self._events_channel
         if channel is None or channel.readyState != "open":
@@ -686,6 +715,8 @@ class Peer:
                 await self.session.flush(segment if isinstance(segment, str) else None)
             elif kind == "session.end":
                 self.leave("left")
+            elif kind == "session.update" and isinstance(command.get("landmarks"), bool):
+                (self._points_wanted.set if command["landmarks"] else self._points_wanted.clear)()
             else:
                 self.commands_ignored += 1
         except SessionClosedError:

@@ -1027,6 +1027,31 @@ async def test_commands_are_bounded_in_size_and_rate_and_nonsense_is_ignored() -
         assert peer.reason is None
 
 
+class Pointed(Talk):
+    """Two points: one in the middle of the picture, one in its lower right corner."""
+
+    def moment(self) -> Moment:
+        return replace(super().moment(), points=np.array([[SIDE / 2, SIDE / 2, 0], [SIDE, SIDE, 9]], np.float32))
+
+
+async def test_points_come_when_they_are_asked_for_and_stop_when_they_are_not() -> None:
+    async with (
+        Pointed() as talk,
+        Peers(RealClock(), host_addresses=["127.0.0.1"]) as peers,
+        Client() as client,
+    ):
+        await join(peers, talk, client)
+        client.tell(type="ping", t=1)
+        await client.until(lambda: len(client.events) == 1)  # the channel is open, and nobody asked for points
+        client.tell(type="session.update", landmarks=True)
+        await client.until(lambda: len(client.events) >= 5)
+        points = [event for _, event in client.events if event["type"] == "landmarks"]
+        assert all(event["points"] == [[0.5, 0.5], [1.0, 1.0]] for event in points)
+        assert {b["pts_us"] - a["pts_us"] for a, b in itertools.pairwise(points)} == {40_000}
+        client.tell(type="session.update", landmarks=False)
+        await client.until(lambda: len(talk.outlets) == 1)  # the pictures' own
+
+
 async def test_viewers_watch_and_do_not_command() -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client, Role.WHEP)
