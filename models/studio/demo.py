@@ -39,8 +39,8 @@ from safetensors.numpy import save_file
 from models import face
 from models.rates import FRAME_RATE
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
+from models.studio.presenter.head import lip_gap
 from models.studio.presenter.landmarks import Landmarks, neutral
-from models.studio.presenter.render import HALF
 from models.studio.presenter.rig import Pose
 from models.studio.presenter.sdf import Tensor
 
@@ -280,13 +280,15 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED) -> Path:
         },
         str(out / "loop.safetensors"),
     )
-    scale = SIZE / 2 / HALF
+    mouth_points = bound.place(presenter, mouths, SIZE) - corner
+    apart = mouth_points[:, face.INNER_LOWER, 1] - mouth_points[:, face.INNER_UPPER, 1]
+    shut = lip_gap(mouths) < 1e-6
     save_file(
         {
             "patches": patches,
             "weights": mouth_weights.numpy(),
-            "points": (bound.place(presenter, mouths, SIZE)[:, house] - corner).numpy(),
-            "lip_gap": (torch.as_tensor(mouths.up + mouths.down) * scale).numpy(),
+            "points": mouth_points[:, house].numpy(),
+            "lip_gap": torch.where(shut, 0.0, apart.clamp(min=0)).numpy(),
             "mask": mouth_mask(avatar.crop),
         },
         str(out / "mouths.safetensors"),

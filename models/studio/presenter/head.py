@@ -12,7 +12,6 @@ import torch
 from models.studio.presenter.identity import Traits
 from models.studio.presenter.rig import Pose
 from models.studio.presenter.sdf import (
-    Number,
     Tensor,
     bump,
     cone,
@@ -75,17 +74,6 @@ def jaw_rest(x: Tensor, y: Tensor, z: Tensor, pose: Pose) -> tuple[Tensor, Tenso
     y, z = y + pose.jaw_drop - HINGE[0], z - 0.6 * pose.jaw_drop - HINGE[1]
     s, c = torch.sin(pose.jaw_rot), torch.cos(pose.jaw_rot)
     return x - pose.jaw_side, c * y + s * z + HINGE[0], c * z - s * y + HINGE[1]
-
-
-def jaw_moved(x: Tensor, y: Tensor, z: Tensor, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
-    """The inverse of `jaw_rest`: a point of the bone at rest → where the jaw has taken it."""
-    s, c = torch.sin(pose.jaw_rot), torch.cos(pose.jaw_rot)
-    y, z = y - HINGE[0], z - HINGE[1]
-    return (
-        x + pose.jaw_side,
-        c * y - s * z + HINGE[0] - pose.jaw_drop,
-        c * z + s * y + HINGE[1] + 0.6 * pose.jaw_drop,
-    )
 
 
 def jaw_share(y: Tensor, z: Tensor) -> Tensor:
@@ -374,6 +362,6 @@ def scene(x: Tensor, y: Tensor, z: Tensor, pose: Pose, who: Traits, haircut: str
     return nearest
 
 
-def lip_gap(pose: Pose) -> Number:
+def lip_gap(pose: Pose) -> Tensor:
     """[B]: the true opening between the inner lip curves at the centre, decimetres. At m, b and p it is 0."""
     return pose.up + pose.down
