@@ -410,6 +410,16 @@ def scores(
     return {name: metrics.landmark_scores(clips, neutral) for name, clips in rows.items()}
 
 
+def motion_in_silence(trainer: Trainer, heads: Sequence[Clip]) -> float:
+    """The first paper's proof of its augmentation: silence goes in, heads move; lips that move have listened to heads.
+    Lip speed in percent of the eye-corner distance a frame."""
+    still = []
+    for head in heads:
+        said = perform(trainer, Clip("silence", head.points, np.zeros_like(head.audio)), head).prediction
+        still.append((said, np.ones(len(said), bool)))
+    return metrics.silence_motion(still)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     from rich.console import Console
     from rich.progress import track
@@ -432,11 +442,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in track(trainer.run(), description=config.system, total=config.steps - trainer.at, console=console):
         pass
     if trainer.rank == 0 and config.held_out:
-        table: dict[str, Any] = scores(trainer, clips[len(clips) - config.held_out :])
+        held_out = clips[len(clips) - config.held_out :]
+        table: dict[str, Any] = scores(trainer, held_out)
+        table["silent voice"] = {"silence_motion": motion_in_silence(trainer, held_out)}
         (config.out / "scores.json").write_text(json.dumps(table, indent=2))
         trainer.draw_curve(config.out / "curve.png")
         for name, row in table.items():
             console.print(f"{name:14}", "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

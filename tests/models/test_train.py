@@ -1,6 +1,9 @@
 """A made person learns to speak in seconds; a killed run goes on as if it had not been."""
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,7 @@ def test_the_default_head_learns_a_mouth_in_seconds(tmp_path: Path) -> None:
     assert abs(table["other clip"]["sync_ms"]) < 20
     assert table["static mouth"]["opening_r"] == 0.0
     assert np.isnan(table["static mouth"]["sync_ms"])
+    assert train.motion_in_silence(trainer, CLIPS[6:]) < 0.25 * table["other clip"]["lvd"] + 0.05
     trainer.draw_curve(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5000
 
@@ -125,6 +129,17 @@ def test_the_command_trains_scores_and_draws(tmp_path: Path, capsys: pytest.Capt
         "scores.json",
         "curve.png",
     }
+
+
+@pytest.mark.slow
+def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
+    for one in CLIPS[:4]:
+        np.savez(tmp_path / f"{one.name}.npz", points=one.points, audio=one.audio, fps=25, source="made")
+    (tmp_path / "run.toml").write_text('clips = "."\nout = "out"\nsteps = 3\nbatch = 2\nheld_out = 1\n')
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port=0"]
+    run = [sys.executable, *command, "-m", "models.train", str(tmp_path / "run.toml")]
+    subprocess.run(run, check=True, timeout=110, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    assert (tmp_path / "out" / "scores.json").exists()
 
 
 @pytest.mark.parametrize(
