@@ -80,7 +80,7 @@ async def paced(avatar: Avatar, source: Awaitable[None], send: Send, fps: float)
     sampler = Sampler()
     clock = asyncio.get_running_loop()
     offset: float | None = None  # what is added to our time to get a date on theirs
-    over = False
+    over: float | None = None  # when the last of the speech has been shown
 
     async def receive() -> None:
         nonlocal offset, over
@@ -91,13 +91,13 @@ async def paced(avatar: Avatar, source: Awaitable[None], send: Send, fps: float)
                 # The earliest arrival tells the true offset; it may sag slowly, for clocks differ.
                 offset = ahead if offset is None else max(ahead, offset - 0.0002)
             elif isinstance(message, Event) and message.type == "speech.stopped" and pushing.done():
-                over = True
+                over = clock.time() + 2 * BUFFER_SECONDS
 
     pushing = asyncio.ensure_future(source)
     receiving = asyncio.ensure_future(receive())
     try:
         due = clock.time()
-        while not over and not receiving.done():
+        while (over is None or clock.time() < over) and not receiving.done():
             if offset is not None:
                 face = sampler.at((clock.time() + offset - BUFFER_SECONDS) * 1e6)
                 if face is not None:

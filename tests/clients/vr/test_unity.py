@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import RealClock
-from engine.session import House
-from engine.websocket import serve_websocket
-from tests.seats import FakeWorker
+from tests.clients.streams import a_stream
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "clients" / "vr" / "unity"
@@ -41,12 +38,7 @@ async def test_the_core_under_mono(tmp_path: Path) -> None:
         "mcs", "-langversion:7", "-warnaserror", f"-out:{program}", "-r:System.dll", "-r:System.Core.dll", *CORE, check
     )
     assert "error" not in told
-    clock = RealClock()
-    worker = FakeWorker(clock)  # type: ignore[arg-type]  # it needs now and sleep_until
-    async with (
-        House(worker, clock) as house,  # type: ignore[arg-type]  # the fake has the worker's shape
-        serve_websocket(house, clock, port=0, avatar="demo") as stream,
-    ):
+    async with a_stream() as stream:
         assert "all good" in await run("mono", program, ROOT / "clients" / "golden.json", stream.url)
 
 

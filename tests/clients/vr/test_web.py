@@ -11,22 +11,15 @@ import av
 import numpy as np
 import pytest
 
-from engine.clock import RealClock
-from engine.session import House
-from engine.websocket import Stream, serve_websocket
+from engine.websocket import Stream
 from models.face import ARKIT_52
+from tests.clients.streams import a_stream
 from tests.clients.vr.pages import browse, node_modules
-from tests.seats import FakeWorker
 
 
 @pytest.fixture
 async def stream() -> AsyncIterator[Stream]:
-    clock = RealClock()
-    worker = FakeWorker(clock, lookahead=2)  # type: ignore[arg-type]  # it needs now and sleep_until
-    async with (
-        House(worker, clock) as house,  # type: ignore[arg-type]  # the fake has the worker's shape
-        serve_websocket(house, clock, port=0, avatar="demo") as stream,
-    ):
+    async with a_stream(lookahead=2) as stream:
         yield stream
 
 

@@ -168,9 +168,14 @@ static class Check
         var jaw = Array.IndexOf(link.Conversation.Names, "jawOpen");
         var most = 0f;
         var shown = new Face();
+        var played = Stopwatch.StartNew();
+        long taken = 0;
         Until(link, () =>
         {
-            voice.Read(new float[80], 1);
+            // A sound card that keeps time, however seldom this loop comes round.
+            var due = played.ElapsedMilliseconds * 16 - taken;
+            voice.Read(new float[due], 1);
+            taken += due;
             if (link.Conversation.Faces.At(voice.HeadUs, shown)) most = Math.Max(most, shown.Values[jaw]);
             return events.Contains("speech.stopped");
         }, "the end of the speech");
