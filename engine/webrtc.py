@@ -86,10 +86,10 @@ EVENTS_CHANNEL: Final = "avatar-events"
 COMMAND_BYTES_MOST: Final = 16_384
 COMMANDS_PER_SECOND: Final = 50
 EVENT_BYTES_MOST: Final = 256 * 1_024
+"""Unsent events of a peer that does not read them; beyond it the connection is closed."""
+
 POINT_BYTES_MOST: Final = 16 * 1_024
 """Unsent bytes at which points are left out: they are worth something only with their picture."""
-
-"""Unsent events of a peer that does not read them; beyond it the connection is closed."""
 
 PICTURE_RATE: Final = 90_000
 """The RTP clock of every video codec."""
@@ -861,7 +861,8 @@ class Peers:
             if isinstance(error, TimeoutError):
                 raise BadOffer(503, "The server is too busy to answer; try again in a moment.") from error
             if isinstance(error, Exception):  # whatever a parser makes of hostile text
-                logger.info("an offer was refused: %s: %.200s", type(error).__name__, error)
+                logger.info("an offer could not be answered: %s", type(error).__name__)
+                logger.debug("what it said", exc_info=error)  # may quote the offer, and with it addresses
                 raise BadOffer(400, "The offer cannot be answered: it is malformed or incomplete.") from error
             raise
         peer = Peer(session, role, connection, self._shared)
