@@ -29,7 +29,7 @@ WIDEST_GAP: Final = 0.8
 FAINT: Final = np.array([0.09, 0.1, 0.08, 0.08, 0.05, 0.05, 0.15], np.float32)
 """Of an articulation: what a network says of silence."""
 
-MOST_MIXED: Final = 4
+MOST_MIXED: Final = 3
 """Mouths in one mixture: each costs as much as painting."""
 
 KNOT_PIXELS: Final = 6
@@ -158,7 +158,7 @@ class Painter:
         self.height, self.width, self.corners = self._rectangles(mouths["mask"], similarity)
         self._points: Floats = np.ascontiguousarray(mouths["points"][:, face.HOUSE_SPOKEN, :2])  # [M, 57, 2]
         self._up = _between_knots(self.height)
-        self._along = _between_knots(self.width).T
+        self._along = np.ascontiguousarray(_between_knots(self.width).T)
         mask = np.ascontiguousarray(mouths["mask"])
         self._masks = [self._warped_masks(index, mask) for index in range(len(loop))]
 
@@ -256,8 +256,8 @@ class Painter:
         pull /= pull.sum(1, keepdims=True) + np.float32(FAR_PIXELS**-4)
         bends = []
         for mouth in points:
-            knots = pull @ (mouth - target)
-            sideways, downwards = (self._up @ knots[:, axis].reshape(across.shape) @ self._along for axis in (0, 1))
+            knots = (mouth - target).T @ pull.T
+            sideways, downwards = (self._up @ along.reshape(across.shape) @ self._along for along in knots)
             bends.append((sideways, downwards))
         return bends
 
