@@ -15,9 +15,12 @@ import pytest
 
 from engine.clock import RealClock
 from engine.worker import MOST_PENDING, NoFreeSlot, Seat, SeatBusy, UnknownAvatar, Worker, WorkerLost
+from models.avatar import seal
 from models.rates import CHUNK
 from models.runtime import Floats, Out, Wants
 from tests.models.runtime import scripted
+from tests.models.runtime.drawn import draw_package
+from tests.models.runtime.voices import vowel
 
 BACKEND = "tests.models.runtime.scripted"
 ALL = Wants.POINTS | Wants.FACE | Wants.PICTURE
@@ -258,6 +261,40 @@ async def test_an_unknown_backend_is_named_in_one_line() -> None:
     with pytest.raises(RuntimeError, match="no backend is called 'abacus'"):
         async with Worker([Path("anna")], 1, "abacus", clock=RealClock()):
             pass
+
+
+async def test_a_painted_avatar_speaks_through_the_process(tmp_path: Path) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    async with Worker([package], 1, "plain", clock=RealClock(), lookahead=0) as worker:
+        card = worker.cards["ellipse"]
+        assert card.loop.shape == (8, 192, 128)
+        assert worker.backend == "plain: asked for"
+        with worker.seat("ellipse") as seat:
+            shut = await seat.hear(chunk(value=0), 0, ALL)
+            for sound in vowel("a", 4):
+                opened = await seat.hear(sound, 0, ALL)
+        assert shut.roi is not None
+        assert opened.roi is not None
+        assert (shut.roi.luma.astype(int) - opened.roi.luma).max() > 60  # the inside of the mouth is dark
+
+
+async def test_an_avatar_that_changed_on_disk_is_not_taken_for_the_one_that_was_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    card = package / "avatar.toml"
+    before = card.read_text()
+    async with Worker([package], 1, "plain", clock=RealClock()) as worker:
+        card.write_text(before.replace("An ellipse", "Somebody else"))
+        seal(package)
+        assert worker.process_id is not None
+        os.kill(worker.process_id, signal.SIGKILL)
+        await until(lambda: "changed on disk" in caplog.text)
+        assert not worker.alive
+        card.write_text(before)
+        seal(package)
+        await back(worker)
+        assert (await worker.canary()).roi is not None
 
 
 def traces() -> dict[str, object]:
