@@ -20,13 +20,15 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+import engine.api
 import engine.lobby
 import engine.server
 from engine import logs
+from engine.api import unreadiness
 from engine.clock import RealClock
 from engine.config import Access, Config, Secret, Turn
 from engine.config import Limits as LimitSettings
-from engine.server import Server, serving, unreadiness
+from engine.server import Server, serving
 from engine.start import StartError
 from engine.voices import Spoken, VoiceCard, Voices
 from engine.worker import Worker
@@ -537,7 +539,7 @@ async def test_s5_who_drips_a_header_byte_by_byte_is_shown_out(monkeypatch: pyte
 
 
 async def test_s5_a_body_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.server, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(engine.api, "BODY_SECONDS", 0.1)
     async with up() as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.server.port)
         writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
@@ -687,7 +689,7 @@ async def test_what_is_no_sound_is_refused(house: House, content: bytes, kind: s
 async def test_a_file_that_is_too_big_is_refused_by_its_declared_length(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.server, "FILE_BYTES_MOST", 10_000)
+    monkeypatch.setattr(engine.api, "FILE_BYTES_MOST", 10_000)
     ticket = await house.ticket()
     path = f"/v1/sessions/{ticket['session_id']}/audio"
     assert (await house.ask("POST", path, ticket["token"], data=wav(1.0)))[0] == 413
@@ -800,7 +802,7 @@ async def test_metrics_tell_what_happened(house: House) -> None:
 
 async def test_l10_ready_means_that_a_picture_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model hangs: HTTP still answers, `/readyz` no longer says ready."""
-    monkeypatch.setattr(engine.server, "READY_SECONDS", 0.4)
+    monkeypatch.setattr(engine.api, "READY_SECONDS", 0.4)
     monkeypatch.setattr(engine.server, "CANARY_SECONDS", 0.1)
     async with up(script=["ok"] * 5 + ["hang"]) as house:
         await until(lambda: unreadiness(house.server.rooms) is not None)
