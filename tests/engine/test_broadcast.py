@@ -18,6 +18,7 @@ from engine.media import Moment, Picture
 from engine.session import SessionClosedError
 from models.rates import HEARD_CHUNK
 from models.runtime import Wants
+from tests.webrtc_client import until
 
 GREY = np.full((32, 32), 128, np.uint8)
 
@@ -81,13 +82,6 @@ async def on_air(*viewers: Eye) -> AsyncIterator[tuple[Stage, Broadcast]]:
             yield stage, broadcast
         finally:
             await broadcast.close()
-
-
-async def until(condition: object, seconds: float = 3.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.002)
 
 
 async def test_two_viewers_of_a_codec_get_the_same_payloads_of_one_encode() -> None:

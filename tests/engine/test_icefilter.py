@@ -31,7 +31,7 @@ from engine.icefilter import (
     counted,
 )
 from tests.fakes import LossyLink
-from tests.webrtc_client import LoopbackConnection
+from tests.webrtc_client import LoopbackConnection, until
 
 HERE = HostAddress("127.0.0.1", "127.0.0.1")
 DTLS_HELLO = bytes.fromhex("16fefd0000000000000000002a") + bytes(42)
@@ -82,13 +82,6 @@ async def stranger() -> AsyncIterator[socket.socket]:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
         yield sock
-
-
-async def until(condition: object, seconds: float = 2.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.01)
 
 
 async def test_a_server_without_remote_candidates_connects() -> None:
