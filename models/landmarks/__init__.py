@@ -51,11 +51,17 @@ class Pose(NamedTuple):
 
     def to_frame(self, points: Tensor) -> Tensor:
         """[B, T, N, 3] pose-normal → pixels."""
-        return self.scale * (points @ self.rotation.mT) + self.shift
+        return self.scale * _turned(points, self.rotation) + self.shift
 
     def to_normal(self, points: Tensor) -> Tensor:
         """[B, T, N, 3] pixels → pose-normal."""
-        return (points - self.shift) @ self.rotation / self.scale
+        return _turned(points - self.shift, self.rotation.mT) / self.scale
+
+
+def _turned(points: Tensor, rotation: Tensor) -> Tensor:
+    """[..., N, 3] by [B, T, 3, 3]. Products and sums, no matrix product: autocast would make that of half precision,
+    in which a pixel of 300 is known to one."""
+    return (points[..., None, :] * rotation[:, :, None]).sum(-1)
 
 
 def pose_of(conditions: Conditions, reference: Tensor) -> Pose:
@@ -65,7 +71,7 @@ def pose_of(conditions: Conditions, reference: Tensor) -> Pose:
     """
     rest = reference[face.HOUSE_UPPER][_RIGID]
     seen = conditions.upper[:, :, _RIGID]
-    turned = rest @ conditions.rotation.mT  # [B, T, rigid, 3]
+    turned = _turned(rest, conditions.rotation)  # [B, T, rigid, 3]
     rest_middle, seen_middle = turned.mean(2, keepdim=True), seen.mean(2, keepdim=True)
     turned, seen = turned - rest_middle, seen - seen_middle
     scale = (turned * seen).sum((2, 3), keepdim=True) / turned.square().sum((2, 3), keepdim=True)
