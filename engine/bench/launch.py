@@ -105,8 +105,10 @@ def record_from(spoken: dict[str, Any]) -> Record:
 
 
 async def _client(kind: str, plan: Plan | FacesPlan) -> Any:
+    # Not -m: this package has imported the module already, and Python would say so each time.
+    program = f"import sys; from engine.bench.{kind} import main; sys.exit(main())"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"engine.bench.{kind}", json.dumps(asdict(plan))),
+        *(sys.executable, "-c", program, json.dumps(asdict(plan))),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
