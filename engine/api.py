@@ -124,8 +124,8 @@ class Rooms:
     streams: dict[str, int] = field(default_factory=dict)
     portraits: dict[str, bytes] = field(default_factory=dict)
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
-    busy: set[int] = field(default_factory=set)
-    """Connections with a request in progress, by identity."""
+    greeted: set[int] = field(default_factory=set)
+    """Connections that have made a request, by identity."""
     titles: dict[str, str] = field(default_factory=dict)
 
 
@@ -146,35 +146,32 @@ def _doors(rooms: Rooms) -> Any:
 
     @web.middleware
     async def doors(request: web.Request, handler: Handler) -> Answer:
-        rooms.busy.add(id(request.protocol))
+        rooms.greeted.add(id(request.protocol))
         try:
-            try:
-                response = await _pass(rooms, request, handler)
-            except ProblemError as problem:
-                response = problem.response()
-            except Denied as denied:
-                rooms.metrics.refused.add(reason="access")
-                kinds = {401: "unauthorised", 403: "forbidden", 421: "misdirected"}
-                response = ProblemError(denied.status, kinds[denied.status], str(denied)).response()
-            except web.HTTPException as known:
-                response = ProblemError(known.status, "http", known.reason.lower()).response()
-                if "Allow" in known.headers:
-                    response.headers["Allow"] = known.headers["Allow"]
-            except (SessionClosedError, WorkerLost) as gone:
-                response = ProblemError(409, "no-session", str(gone)).response()
-            except (UnknownAvatar, KeyError):
-                response = ProblemError(404, "not-found", "it is not here, or no longer").response()
-            except (asyncio.CancelledError, ConnectionError):
-                raise
-            except Exception:
-                log.exception("%s %s failed", request.method, request.match_info.route.resource)
-                response = ProblemError(500, "internal", "something went wrong here; the log says what").response()
-            if not response.prepared:
-                _dress(rooms, request, response)
-            rooms.metrics.requests.add(method=_known_method(request.method), status=str(response.status))
-            return response
-        finally:
-            rooms.busy.discard(id(request.protocol))
+            response = await _pass(rooms, request, handler)
+        except ProblemError as problem:
+            response = problem.response()
+        except Denied as denied:
+            rooms.metrics.refused.add(reason="access")
+            kinds = {401: "unauthorised", 403: "forbidden", 421: "misdirected"}
+            response = ProblemError(denied.status, kinds[denied.status], str(denied)).response()
+        except web.HTTPException as known:
+            response = ProblemError(known.status, "http", known.reason.lower()).response()
+            if "Allow" in known.headers:
+                response.headers["Allow"] = known.headers["Allow"]
+        except (SessionClosedError, WorkerLost) as gone:
+            response = ProblemError(409, "no-session", str(gone)).response()
+        except (UnknownAvatar, KeyError):
+            response = ProblemError(404, "not-found", "it is not here, or no longer").response()
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.match_info.route.resource)
+            response = ProblemError(500, "internal", "something went wrong here; the log says what").response()
+        if not response.prepared:
+            _dress(rooms, request, response)
+        rooms.metrics.requests.add(method=_known_method(request.method), status=str(response.status))
+        return response
 
     return doors
 

@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 15.0
 """A connection that has not finished a request header in this time is closed."""
 
+KEEP_ALIVE_SECONDS: Final = 75.0
+"""A connection between two requests is kept so long: longer than clients and proxies keep theirs."""
+
 BLACKOUT_SECONDS: Final = 2.0
 """A network that was gone for exactly `deadlines.silent` gets so long to come back."""
 
@@ -159,7 +162,7 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
             access_log=None,
             handle_signals=False,
             shutdown_timeout=1.0,
-            keepalive_timeout=IDLE_SECONDS,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
             auto_decompress=False,
         )
         await runner.setup()
@@ -278,17 +281,18 @@ async def _sing_once(rooms: Rooms) -> None:
 
 
 async def _sweep(rooms: Rooms, runner: web.AppRunner) -> None:
-    """Closes connections that never finish a request: a slow drip of header bytes holds nothing for long."""
-    idle: dict[int, float] = {}
+    """Closes connections that never finish their first request: a slow drip of header bytes holds nothing for long.
+    Between requests, aiohttp's own keep-alive time does it."""
+    silent: dict[int, float] = {}
     while True:
         await rooms.clock.sleep_until(rooms.clock.now() + IDLE_SECONDS / 3)
         now = rooms.clock.now()
-        connections = [] if runner.server is None else runner.server.connections
-        waiting = {id(connection): connection for connection in connections if id(connection) not in rooms.busy}
-        idle = {known: idle.get(known, now) for known in waiting}
-        for known, connection in waiting.items():
-            if now - idle[known] > IDLE_SECONDS:
-                connection.force_close()
+        connections = {id(each): each for each in (runner.server.connections if runner.server is not None else ())}
+        rooms.greeted &= connections.keys()
+        silent = {known: silent.get(known, now) for known in connections.keys() - rooms.greeted}
+        for known, since in silent.items():
+            if now - since > IDLE_SECONDS:
+                connections[known].force_close()
 
 
 async def _count(rooms: Rooms) -> None:

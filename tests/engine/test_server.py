@@ -935,3 +935,16 @@ async def test_l8_a_taken_port_is_named(house: House) -> None:
     with pytest.raises(StartError, match=f":{house.server.port}.*--port"):
         async with serving(config, RealClock()):
             pytest.fail("it started")
+
+
+async def test_a_connection_that_asks_now_and_then_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is quiet whenever the sweeper looks, and must not be taken for one that drips."""
+    monkeypatch.setattr(engine.server, "IDLE_SECONDS", 0.15)
+    async with up() as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.server.port)
+        for _ in range(4):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readline(), 3)).startswith(b"HTTP/1.1 200")
+            await asyncio.wait_for(reader.readuntil(b"alive\n"), 3)
+            await asyncio.sleep(0.15)
+        writer.close()
