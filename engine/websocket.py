@@ -26,7 +26,7 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed, NegotiationError
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -506,15 +506,26 @@ class Guest:
                 raise ProtocolError(Close.POLICY, f"a message may come in {FRAGMENTS_MOST} fragments at most")
         return b"".join(binary) if binary else "".join(text)
 
+    async def _discard(self) -> None:
+        """Read on while closing: behind what a client was still sending its own close frame would never be found."""
+        with contextlib.suppress(ConnectionClosed, ConcurrencyError):
+            while True:
+                await self._connection.recv()
+
     async def _farewell(self, how: ProtocolError | Close) -> None:
         """Tell why, close, and let go even of a client that no longer listens."""
         self.ended = close = how.close if isinstance(how, ProtocolError) else how
         try:
             async with asyncio.timeout(self._patience.farewell):
-                with contextlib.suppress(ConnectionClosed):
+                discarding = asyncio.create_task(self._discard())
+                try:
                     if isinstance(how, ProtocolError):
                         await self._connection.send(event_to_json(how.event()))
                     await self._connection.close(close.code, close.string)
+                except ConnectionClosed:
+                    log.debug("the connection was gone before it was closed with %s", close.string)
+                finally:
+                    discarding.cancel()
         except TimeoutError:
             # It reads nothing, so it will not read this either; the library alone would wait for it without end.
             self._connection.transport.abort()
