@@ -142,6 +142,8 @@ class Chunker:
         """48 kHz samples that came when their place was taken, so far."""
         self.mended = 0
         """Samples that were no numbers, so far."""
+        self.behind = 0
+        """48 kHz samples between the end of what was pushed last and the place it came too late for; 0 when in time."""
         self.resyncs = 0
         """Leaps in the dates that were too long to fill, so far."""
         self._ready: list[AudioChunk] = []
@@ -170,6 +172,7 @@ class Chunker:
         """Take sound in: s16 or float, `[n]` or `[n, 1 or 2]`. `pts` is the place of its first sample in the source, in
         samples of `rate`; None is contiguous. Raises `ValueError` for a rate, type or shape that is none of these."""
         mono = self._mono(pcm, rate)
+        self.behind = 0
         if rate != self._run.rate:
             self._run = _Run(rate)
             self._anchor = None
@@ -228,6 +231,7 @@ class Chunker:
         elif ahead < -(run.rate // 1_000):
             late = min(-ahead, len(mono))
             self.late += late * HEARD_RATE // run.rate
+            self.behind = max(0, -ahead - len(mono)) * HEARD_RATE // run.rate
             return mono[late:]
         return mono
 

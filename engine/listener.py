@@ -9,7 +9,8 @@ by chunk, until it has been said.
 how long a missing chunk is waited for and how far ahead of time a burst may run; a chunk in time is never held.
 
 - A live chunk that is missing is waited for PATIENCE (the ingress has concealed what it could by then), then called as
-  silence; its samples, should they still come with their own dates, are dropped. Latency is back at once.
+  silence; its samples, should they still come with their own dates, are dropped. Latency is back at once. When all
+  that comes is too late, the way has become longer: the origin moves by as much, and leaks back when it can.
 - Live sound without dates that comes in bursts may run LEAD ahead of time; what is more waits, at most LIVE_MOST
   seconds (then the oldest goes), and quiet chunks are left out while any wait, so that a stall is caught up with in
   the next pause.
@@ -30,6 +31,9 @@ from models.rates import CHUNK, CHUNK_SECONDS, FRAME_RATE, HEARD_CHUNK, HEARD_RA
 
 PATIENCE_SECONDS = 0.060
 LEAD_SECONDS = 0.050
+LONGER_MOST_SECONDS = 0.5
+"""How much longer the way of the live sound may become at once; a larger step is one of dates."""
+
 IDLE_AFTER_SECONDS = 0.200
 """Without live sound for this long nothing is missing: there simply is none."""
 
@@ -61,6 +65,8 @@ class Listened:
     segment_id: str | None = None
     started: str | None = None
     ended: tuple[str, ...] = ()
+    overdue: bool = False
+    """Called only after it had been waited for in vain: when that was says nothing of when the next ones are due."""
 
 
 class _Segment:
@@ -94,6 +100,8 @@ class Listener:
         self._ready: deque[AudioChunk] = deque()
         self._live_position = 0
         self._last_live: float | None = None
+        self._late: tuple[int, float] | None = None
+        """The last sample, in 48 kHz, of the newest live sound whose time had been called already, and when it came."""
         self._origin: float | None = None
         self._segments: deque[_Segment] = deque()
         self._gate = Gate()
@@ -103,13 +111,17 @@ class Listener:
         self._turn = 0
         self._live_segment: str | None = None
         self._unreported: list[str] = []
+        self._overdue = False
 
     # What comes in
 
     def push_live(self, pcm: Sound, rate: int, pts: int | None, arrived: float) -> None:
         """Sound in real time; `pts` counts samples at `rate`, or None for "right after the last"."""
         self._last_live = arrived
+        late = self._live.late
         self._live.push(pcm, rate, pts=pts, arrived=arrived)
+        all_late = pts is not None and len(pcm) > 0 and self._live.late - late >= len(pcm) * HEARD_RATE // rate
+        self._late = (self._live.position - self._live.behind, arrived) if all_late else None
         self._ready.extend(self._live.take())
         while len(self._ready) > LIVE_MOST_SECONDS * FRAME_RATE:
             self._ready.popleft()
@@ -197,6 +209,7 @@ class Listener:
 
     def _called(self, now: float) -> AudioChunk | None:
         assert self._origin is not None
+        self._overdue = False
         turn = self._origin + (self.position + 1) * CHUNK_SECONDS
         if self._ready:
             if now < turn - LEAD_SECONDS:
@@ -213,10 +226,20 @@ class Listener:
             return None
         if self._patience(now) > 0:
             self.starved += 1
+            self._overdue = True
         self._live.fill(self._live_position + HEARD_CHUNK)
         self._ready.extend(self._live.take())
         chunk = self._ready.popleft()
         self._live_position = chunk.pts + HEARD_CHUNK
+        if self._late is not None:
+            # Sound comes, but all of it too late: its way has become longer for good, and what comes next is waited
+            # for as much longer. After a stall the newest sound is in time again, and nothing of this happens.
+            end, arrived = self._late
+            ahead = (self._live_position + HEARD_CHUNK - end) / HEARD_RATE
+            origin = arrived + ahead - (self.position + 2) * CHUNK_SECONDS
+            if origin - self._origin <= LONGER_MOST_SECONDS:
+                self._origin = max(self._origin, origin)
+            self._late = None
         return chunk
 
     def _patience(self, now: float) -> float:
@@ -281,4 +304,4 @@ class Listener:
             invented=content.invented,
         )
         self.position += 1
-        return Listened(chunk, speaking, segment_id, started, tuple(ended))
+        return Listened(chunk, speaking, segment_id, started, tuple(ended), self._overdue)

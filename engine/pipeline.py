@@ -51,10 +51,11 @@ QUIET = np.zeros(HEARD_CHUNK, dtype=np.int16)
 class Coming:
     """A moment on its way: its sound is there, its picture is not yet."""
 
-    __slots__ = ("answer", "listened", "position", "voided")
+    __slots__ = ("answer", "called", "listened", "position", "voided")
 
-    def __init__(self, position: int, listened: Listened, answer: "asyncio.Future[Out]") -> None:
+    def __init__(self, position: int, listened: Listened, answer: "asyncio.Future[Out]", called: float) -> None:
         self.position = position
+        self.called = called
         self.listened = listened
         self.answer = answer
         """Resolved when chunk `position + K` was answered."""
@@ -145,7 +146,7 @@ class Pipeline:
 
     async def _hear(self, listened: Listened) -> None:
         position = listened.chunk.pts // HEARD_CHUNK
-        coming = Coming(position, listened, asyncio.get_running_loop().create_future())
+        coming = Coming(position, listened, asyncio.get_running_loop().create_future(), self.clock.now())
         coming.answer.add_done_callback(lambda answer: self._answered(coming, answer))
         self._asked.append(coming)
         self._coming.append(coming)
@@ -182,7 +183,8 @@ class Pipeline:
     def _answered(self, coming: Coming, answer: "asyncio.Future[Out]") -> None:
         if answer.cancelled() or coming.voided:
             return
-        self.playout.ready(coming.position, self.clock.now())
+        if not coming.listened.overdue:
+            self.playout.ready(coming.position, self.clock.now())
         for stage, seconds in (answer.result().stage_seconds or {}).items():
             self.stage_seconds.setdefault(stage, deque(maxlen=STAGES_KEPT)).append(seconds)
         if self._newest is None or self._newest[0] < coming.position:
@@ -215,6 +217,8 @@ class Pipeline:
                 await asyncio.wait([coming.answer])
             else:
                 give_up = self.playout.give_up(coming.position)
+                if give_up is not None and coming.listened.overdue:
+                    give_up = max(give_up, coming.called + self.playout.grace)
                 if give_up is None:
                     give_up = self.clock.now() + self.card.lookahead * CHUNK_SECONDS + FIRST_PATIENCE_SECONDS
                 await self._until(asyncio.wait([coming.answer]), give_up)
