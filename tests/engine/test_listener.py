@@ -86,6 +86,15 @@ def test_one_lost_packet_is_waited_for_no_longer_than_the_patience() -> None:
     assert wake - last <= CHUNK_SECONDS + PATIENCE_SECONDS + 1e-6
 
 
+@pytest.mark.parametrize("packets", [1, 2, 3, 4, 5, 8, 20])
+def test_a_way_that_has_become_longer_costs_a_moment_and_not_the_voice(packets: int) -> None:
+    """Wi-Fi to mobile: from one moment on every packet comes so much later, for good."""
+    heard = call(Listener(), [*range(200), *[None] * packets, *range(200, 600)])
+    after = heard[130:]  # 1.2 s later
+    assert not any(h.chunk.invented for h in after)
+    assert np.abs(sounds(after)).reshape(-1, HEARD_CHUNK).max(1).min() > 1_000
+
+
 def test_sound_without_dates_that_comes_in_bursts_waits_its_turn_and_is_bounded() -> None:
     """60 s pushed in one second: at most 2 s wait, the oldest goes first, and the counter says so."""
     listener = Listener()
