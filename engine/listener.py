@@ -31,6 +31,7 @@ from models.rates import CHUNK, CHUNK_SECONDS, FRAME_RATE, HEARD_CHUNK, HEARD_RA
 
 PATIENCE_SECONDS = 0.060
 LEAD_SECONDS = 0.050
+LATE_CALLS = 3
 LONGER_MOST_SECONDS = 0.5
 """How much longer the way of the live sound may become at once; a larger step is one of dates."""
 
@@ -102,6 +103,8 @@ class Listener:
         self._last_live: float | None = None
         self._late: tuple[int, float] | None = None
         """The last sample, in 48 kHz, of the newest live sound whose time had been called already, and when it came."""
+        self._late_calls = 0
+        """Chunks in a row that were called as silence while their sound was still on its way."""
         self._origin: float | None = None
         self._segments: deque[_Segment] = deque()
         self._gate = Gate()
@@ -219,8 +222,13 @@ class Listener:
                 self.skipped += 1
             chunk = self._ready.popleft()
             end = chunk.arrived if chunk.arrived > 0 else now
-            self._origin = max(self._origin - ORIGIN_LEAK_SECONDS, end - (self.position + 1) * CHUNK_SECONDS)
+            if chunk.invented:
+                # It became whole by what came after a hole, so it is as late as that.
+                self._overdue = True
+            else:
+                self._origin = max(self._origin - ORIGIN_LEAK_SECONDS, end - (self.position + 1) * CHUNK_SECONDS)
             self._live_position = chunk.pts + HEARD_CHUNK
+            self._late_calls = 0
             return chunk
         if now < turn + self._patience(now):
             return None
@@ -231,7 +239,8 @@ class Listener:
         self._ready.extend(self._live.take())
         chunk = self._ready.popleft()
         self._live_position = chunk.pts + HEARD_CHUNK
-        if self._late is not None:
+        self._late_calls = 0 if self._late is None else self._late_calls + 1
+        if self._late is not None and self._late_calls >= LATE_CALLS:
             # Sound comes, but all of it too late: its way has become longer for good, and what comes next is waited
             # for as much longer. After a stall the newest sound is in time again, and nothing of this happens.
             end, arrived = self._late
@@ -239,7 +248,8 @@ class Listener:
             origin = arrived + ahead - (self.position + 2) * CHUNK_SECONDS
             if origin - self._origin <= LONGER_MOST_SECONDS:
                 self._origin = max(self._origin, origin)
-            self._late = None
+            self._late_calls = 0
+        self._late = None
         return chunk
 
     def _patience(self, now: float) -> float:

@@ -51,11 +51,13 @@ QUIET = np.zeros(HEARD_CHUNK, dtype=np.int16)
 class Coming:
     """A moment on its way: its sound is there, its picture is not yet."""
 
-    __slots__ = ("answer", "called", "listened", "position", "voided")
+    __slots__ = ("answer", "called", "listened", "overdue", "position", "voided")
 
     def __init__(self, position: int, listened: Listened, answer: "asyncio.Future[Out]", called: float) -> None:
         self.position = position
         self.called = called
+        self.overdue = listened.overdue
+        """It, or the chunk that answers it, was waited for in vain: when it is ready says nothing of the beat."""
         self.listened = listened
         self.answer = answer
         """Resolved when chunk `position + K` was answered."""
@@ -151,9 +153,9 @@ class Pipeline:
         self._asked.append(coming)
         self._coming.append(coming)
         self._more.set()
-        await self._step(listened.chunk.features)
+        await self._step(listened.chunk.features, listened.overdue)
 
-    async def _step(self, features: Floats) -> None:
+    async def _step(self, features: Floats, overdue: bool = False) -> None:
         """Send one chunk to the worker; what comes back is the picture of the moment K chunks before it."""
         unpaced = self.listener.pacing is Pacing.FILE
         if unpaced:
@@ -161,6 +163,8 @@ class Pipeline:
         self._steps += 1
         ripe = self._asked.popleft() if self._steps > self.card.lookahead else None
         position = 0 if ripe is None else ripe.position
+        if ripe is not None:
+            ripe.overdue |= overdue
         reset, self._reset = self._reset, False
         try:
             heard = self.seat.hear(features, loop_index(position, self.card.frames), self._wants(), reset=reset)
@@ -183,7 +187,7 @@ class Pipeline:
     def _answered(self, coming: Coming, answer: "asyncio.Future[Out]") -> None:
         if answer.cancelled() or coming.voided:
             return
-        if not coming.listened.overdue:
+        if not coming.overdue:
             self.playout.ready(coming.position, self.clock.now())
         for stage, seconds in (answer.result().stage_seconds or {}).items():
             self.stage_seconds.setdefault(stage, deque(maxlen=STAGES_KEPT)).append(seconds)

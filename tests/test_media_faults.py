@@ -22,12 +22,6 @@ REST = mouth(0.0) + 2
 FRAME = CHUNK_SECONDS
 
 
-waits_in_vain = pytest.mark.xfail(
-    reason="the beat counts chunks of silence that were waited for in vain: 20 to 60 ms too late for two seconds",
-    strict=False,
-)
-
-
 def lags(stage: Stage, begin: int = 0) -> list[float]:
     """How long after its last sample came each moment left; those of invented sound not counted."""
     return [at - moment.arrived for at, moment in stage.left[begin:] if moment.arrived]
@@ -66,7 +60,6 @@ async def test_m1_after_one_lost_packet_latency_is_back_within_a_second(lookahea
         assert positions == list(range(len(positions)))
 
 
-@waits_in_vain
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
 async def test_m3_in_a_gap_the_mouth_closes_within_200_ms_and_comes_back_with_the_voice(seconds, lookahead):
@@ -87,7 +80,6 @@ async def test_m3_in_a_gap_the_mouth_closes_within_200_ms_and_comes_back_with_th
         assert np.median(lags(stage)[-25:]) == pytest.approx(lag, abs=0.010)
 
 
-@waits_in_vain
 async def test_m4_a_sender_that_is_silent_between_words_costs_nothing():
     """Opus DTX: one packet in 400 ms, dated; ten pauses leave the latency of the words where it was."""
     async with on_stage(1) as stage:
