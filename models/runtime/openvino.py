@@ -25,9 +25,10 @@ def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lip
     painted = [avatar.folder for avatar in avatars if avatar.kind != KIND]
     runtimes: list[Runtime] = []
     if painted or not learned:
-        require_parity(Ear(2, lips), lips.with_name("golden.safetensors"))
+        ear = Ear(max(2, slots), lips)  # the proof takes two sessions; guests reset their slots
+        require_parity(ear, lips.with_name("golden.safetensors"))
         presenters = open_presenters(painted, lookahead, VOICE_LOOKAHEADS)
-        runtimes.append(warm(Plain(presenters, ByVoice(Ear(slots, lips), slots))))
+        runtimes.append(warm(Plain(presenters, ByVoice(ear, slots))))
     if learned:
         for avatar in learned:
             avatar.verify()
