@@ -16,7 +16,10 @@ An avatar of the plain kind is a directory of
 
 Pixel coordinates have their origin at the centre of the first pixel. Patches are full-range RGB; the loop is BT.601,
 limited range, as FFmpeg's converter makes it, so patches are to be converted alike.
-Rendered frames are kept under the cache directory and found again, so that a stopped run resumes.
+A loop is one rendered picture, swayed: each pixel is taken from where the head's turn has brought it from, fading out
+over the blurred room and the shoulders; lids come from strips of eyes drawn at each stage of a blink. A listener moves
+by two degrees: for more, render every frame.
+Rendered pictures are kept under the cache directory and found again, so that a stopped run resumes.
 """
 
 import argparse
@@ -35,14 +38,16 @@ import numpy.typing as npt
 import torch
 from rich.progress import Progress
 from safetensors.numpy import save_file
+from torch.nn import functional as F
 
 from models import face
 from models.rates import FRAME_RATE
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
-from models.studio.presenter.head import lip_gap
+from models.studio.presenter.head import CAMERA, PIVOT, lip_gap
 from models.studio.presenter.landmarks import Landmarks, neutral
+from models.studio.presenter.render import FOCUS_Z, HALF
 from models.studio.presenter.rig import Pose
-from models.studio.presenter.sdf import Tensor
+from models.studio.presenter.sdf import Tensor, smoothstep
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -51,6 +56,9 @@ SHIPPED = Path(__file__).parent.parent / "shipped"
 SOURCES = Path(__file__).parent / "presenter"
 SIZE = 512
 SOFT_SMILE = {"mouthSmile": 0.14, "mouthClose": 0.05, "eyeSquint": 0.06}
+REST = {**SOFT_SMILE, "browInnerUp": 0.10, "eyeLookUp": 0.05, "eyeBlink": 0.05}
+LIDS = (0.2, 0.36, 0.52, 0.68, 0.84, 1.0)  # stages of a blink beyond the rest
+EYES = Crop(136, 176, 240, 88)
 OPENINGS = (0.0, 0.035, 0.08, 0.13, 0.19, 0.26, 0.34, 0.44, 0.56, 0.70)
 SHAPES: dict[str, dict[str, float]] = {
     "neutral": {},
@@ -75,8 +83,8 @@ class Avatar:
 
 
 AVATARS = {
-    "demo": Avatar("demo", "mira", 150, Crop(148, 268, 216, 196)),
-    "ada": Avatar("ada", "ada", 150, Crop(148, 268, 216, 196)),
+    "demo": Avatar("demo", "mira", 225, Crop(148, 268, 216, 196)),
+    "ada": Avatar("ada", "ada", 225, Crop(148, 268, 216, 196)),
 }
 
 
@@ -95,52 +103,37 @@ def mouth_faces() -> list[dict[str, float]]:
 class Performance:
     """The loop before it is drawn. Everything is periodic in its length, so the last frame leads to the first."""
 
-    weights: Tensor  # [N, 52]
+    stage: list[int]  # [N] of the blink: 0 at rest, else LIDS[stage - 1]
     angles: Tensor  # [N, 3] degrees
     breath: Tensor  # [N]
 
-    def drawn(self) -> list[bool]:
-        """Which frames are rendered.
-
-        The sway moves a pixel by a third of itself a frame: while the face is quiet every other frame is as good as the
-        mean of its neighbours. A blink or a glance is drawn in full.
-        """
-        quick = (self.weights - self.weights.roll(1, 0)).abs().amax(1) > 0.02
-        quick = quick | quick.roll(-1, 0)
-        even = torch.arange(len(quick)) % 2 == 0
-        return (quick | even).tolist()
+    def weights(self) -> Tensor:
+        """[N, 52]"""
+        return weights(*[lid_faces()[stage] for stage in self.stage])
 
 
 def perform(frames: int) -> Performance:
-    """Somebody who listens: breath, a slow sway, blinks, a glance, brows that move a little."""
+    """Somebody who listens: breath, a slow sway, blinks."""
     phase = torch.arange(frames) / frames * 2 * math.pi
 
     def wave(cycles: int, shift: float) -> Tensor:
         return torch.sin(cycles * phase + shift)
 
-    yaw = 1.3 * wave(1, 0.3) + 0.5 * wave(3, 1.9)
-    pitch = 0.7 * wave(2, 1.1) + 0.35 * wave(3, 4.0) + 0.6
+    yaw = 1.5 * wave(1, 0.3) + 0.5 * wave(3, 1.9)
+    pitch = 0.7 * wave(2, 1.1) + 0.35 * wave(3, 4.0) + 0.4
     roll = 0.9 * wave(1, 2.4) + 0.35 * wave(2, 0.2)
     blink = torch.zeros(frames)
-    for at in (0.21, 0.60, 0.655, 0.92) if frames >= 150 else (0.25, 0.75):
+    for at in (0.16, 0.45, 0.485, 0.80):
         blink = torch.maximum(blink, _blink(torch.arange(frames) - round(at * frames)))
-    brow = 0.10 + 0.06 * wave(2, 5.0)
-    glance = 0.05 * torch.tanh(4 * wave(2, 2.2)) + 0.03 * torch.tanh(5 * wave(3, 0.7)) - 0.035 * yaw / 1.3
-    rows = weights(*([SOFT_SMILE] * frames))
+    stages = torch.tensor([REST["eyeBlink"], *LIDS])
+    stage = (blink[:, None] - stages).abs().argmin(1).tolist()
+    breath = 0.5 + 0.5 * wave(max(1, round(frames / 100)), 0.0)
+    return Performance(stage, torch.stack([yaw, pitch, roll], 1), breath)
 
-    def put(name: str, values: Tensor) -> None:
-        rows[:, face.ARKIT_52.index(name)] = values
 
-    for side in ("Left", "Right"):
-        put("eyeBlink" + side, blink.clamp(min=0.05))
-        put("mouthSmile" + side, SOFT_SMILE["mouthSmile"] + 0.03 * wave(1, 4.4))
-        put("eyeLookUp" + side, 0.05 * (1 - blink))
-    put("browInnerUp", brow)
-    put("eyeLookOutLeft", glance.clamp(min=0))
-    put("eyeLookInRight", glance.clamp(min=0))
-    put("eyeLookInLeft", (-glance).clamp(min=0))
-    put("eyeLookOutRight", (-glance).clamp(min=0))
-    return Performance(rows, torch.stack([yaw, pitch, roll], 1), 0.5 + 0.5 * wave(max(1, round(frames / 100)), 0.0))
+def lid_faces() -> list[dict[str, float]]:
+    """The face at rest, and at each stage of a blink."""
+    return [REST] + [{**REST, "eyeBlink": lid, "eyeLookUp": REST["eyeLookUp"] * (1 - lid)} for lid in LIDS]
 
 
 def _blink(frame: Tensor) -> Tensor:
@@ -150,14 +143,51 @@ def _blink(frame: Tensor) -> Tensor:
     return shut * shut * (3 - 2 * shut)
 
 
-def mouth_mask(crop: Crop) -> Floats:
-    """[H, W]: a rounded box, feathered over 16 pixels, 0 on the border."""
+def feathered(crop: Crop, feather: int = 16) -> Floats:
+    """[H, W]: 1 within a rounded box, falling to 0 on the border."""
     y, x = np.mgrid[: crop.height, : crop.width].astype(np.float32)
     across = np.abs(x - (crop.width - 1) / 2) / (crop.width / 2)
     down = np.abs(y - (crop.height - 1) / 2) / (crop.height / 2)
     inside = (1 - (across**5 + down**5) ** (1 / 5)) * min(crop.width, crop.height) / 2
-    t = np.clip((inside - 1) / 16, 0, 1)
+    t = np.clip((inside - 1) / feather, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def turned(pixels: Tensor, turn: Tensor) -> Tensor:
+    """[..., 2] of the still picture → where they are once the head, taken for an egg, has turned by [3, 3]."""
+    u = ((pixels[..., 0] + 0.5) / SIZE * 2 - 1) * HALF
+    v = (1 - (pixels[..., 1] + 0.5) / SIZE * 2) * HALF
+    x, y, z = u, v + CAMERA[1], torch.full_like(u, FOCUS_Z)
+    for _ in range(4):
+        z = torch.sqrt((1 - (x / 1.05) ** 2 - ((y - 0.1) / 1.4) ** 2).clamp(min=1e-4)) - 0.1
+        nearer = (CAMERA[2] - z) / (CAMERA[2] - FOCUS_Z)
+        x, y = u * nearer, v * nearer + CAMERA[1]
+    pivot = torch.tensor(PIVOT)
+    x, y, z = ((torch.stack([x, y, z], -1) - pivot) @ turn.T + pivot).unbind(-1)
+    near = (CAMERA[2] - FOCUS_Z) / (CAMERA[2] - z) / HALF
+    return torch.stack([x * near + 1, 1 - (y - CAMERA[1]) * near], -1) * SIZE / 2 - 0.5
+
+
+def swayed(still: Bytes, turn: Tensor, breath: float) -> Bytes:
+    """The still picture with its head turned and its shoulders raised by the breath (0.5 is the picture's own)."""
+    y, x = torch.meshgrid(torch.arange(SIZE).float(), torch.arange(SIZE).float(), indexing="ij")
+    at = torch.stack([x, y], -1)
+    from_head = torch.sqrt(((x - 256) / 150) ** 2 + ((y - 210) / 190) ** 2 + 1e-6)  # 1 is the outline of the hair
+    source = at + smoothstep(1.95, 1.12, from_head)[..., None] * (turned(at, turn.T) - at)
+    source[..., 1] += (breath - 0.5) * 0.014 * SIZE / 2 / HALF * smoothstep(380.0, 450.0, y)
+    planes = torch.from_numpy(still).permute(2, 0, 1)[None].float()
+    grid = ((source + 0.5) / SIZE * 2 - 1)[None]
+    moved = F.grid_sample(planes, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return np.asarray(moved[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def with_eyes(still: Bytes, eyes: Bytes) -> Bytes:
+    """The strip laid over the still picture."""
+    mask = feathered(EYES, 10)[..., None]
+    picture = still.copy()
+    place = picture[EYES.y : EYES.y + EYES.height, EYES.x : EYES.x + EYES.width]
+    place[:] = np.rint(place * (1 - mask) + eyes * mask).astype(np.uint8)
+    return picture
 
 
 def similarity(source: Floats, target: Floats) -> Floats:
@@ -237,23 +267,27 @@ def jpeg(picture: Bytes) -> bytes:
     return out.getvalue()
 
 
-def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED) -> Path:
+def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = True) -> Path:
     """Render what is missing, then write the package; → its directory."""
-    presenter = Presenter(PRESENTERS[avatar.presenter])
+    presenter = Presenter(PRESENTERS[avatar.presenter], compiled=compiled)
     frames = Frames(presenter, cache)
     whole = Crop(0, 0, SIZE, SIZE)
     performance = perform(avatar.frames)
-    loop = presenter.pose(performance.weights, performance.angles, performance.breath)
-    mouth_weights = weights(*mouth_faces())
-    mouths = presenter.pose(mouth_weights, breath=torch.full((len(mouth_weights),), 0.5))
+    mouth_weights, lid_weights = weights(*mouth_faces()), weights(*lid_faces())
+    mouths, lids = (presenter.pose(w, breath=torch.full((len(w),), 0.5)) for w in (mouth_weights, lid_weights))
     with Progress() as progress:
         wanted = progress.track(range(len(mouth_weights)), description="mouths")
         patches = np.stack([frames.get(mouths.row(i), avatar.crop) for i in wanted])
+        still = frames.get(lids.row(0), whole)
+        wanted = progress.track(range(1, len(lid_weights)), description="lids")
+        stages = [still] + [with_eyes(still, frames.get(lids.row(i), EYES)) for i in wanted]
         bound = Landmarks.bind(presenter, torch.from_numpy(track(frames.get(neutral(presenter), whole))), SIZE)
-        wanted = progress.track(performance.drawn(), description="loop")
-        rendered = [frames.get(loop.row(i), whole) if drawn else None for i, drawn in enumerate(wanted)]
-    pictures = between(rendered)
 
+    loop_weights = performance.weights()
+    loop = presenter.pose(loop_weights, performance.angles, performance.breath)
+    turns = torch.stack(loop.rotation, 1).view(-1, 3, 3)
+    moments = zip(performance.stage, turns, performance.breath.tolist(), strict=True)
+    pictures = [swayed(stages[stage], turn, breath) for stage, turn, breath in moments]
     out = shipped / avatar.name
     out.mkdir(parents=True, exist_ok=True)
     encode(iter(pictures), out / "loop.mp4")
@@ -261,22 +295,20 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED) -> Path:
 
     house = torch.from_numpy(face.HOUSE.copy())
     corner = torch.tensor([avatar.crop.x, avatar.crop.y, 0.0])
-    loop_points = bound.place(presenter, loop, SIZE)[:, house]
     lower = torch.from_numpy(np.concatenate([face.LIPS, face.JAW, face.NOSE_BASE]))
-    canonical = (bound.place(presenter, neutral(presenter), SIZE)[0] - corner)[lower, :2].numpy()
-    still = presenter.pose(torch.zeros_like(performance.weights), performance.angles, performance.breath)
-    rigid = bound.place(presenter, still, SIZE)[:, lower, :2].numpy()
-    turns = torch.stack(loop.rotation, 1).view(-1, 3, 3).double().numpy()
+    canonical = bound.place(presenter, neutral(presenter), SIZE)[0, lower, :2]
+    in_patch = (canonical - corner[:2]).numpy()
     neck = np.array([0.0, 0.95, 0.55])  # from the neck's pivot to the middle of the head, decimetres
-    position = (turns @ neck) * 0.1
+    turning = turns.double().numpy()
+    position = (turning @ neck) * 0.1
     save_file(
         {
-            "mouth_similarity": np.stack([similarity(canonical, target) for target in rigid]),
-            "points": loop_points.numpy(),
-            "head_quaternion": np.stack([quaternion(turn) for turn in turns]).astype(np.float32),
+            "mouth_similarity": np.stack([similarity(in_patch, turned(canonical, turn).numpy()) for turn in turns]),
+            "points": bound.place(presenter, loop, SIZE)[:, house].numpy(),
+            "head_quaternion": np.stack([quaternion(turn) for turn in turning]).astype(np.float32),
             "head_position": (position - position.mean(0)).astype(np.float32),
             "blink": torch.stack([loop.blink_l, loop.blink_r], 1).numpy(),
-            "weights": performance.weights.numpy(),
+            "weights": loop_weights.numpy(),
         },
         str(out / "loop.safetensors"),
     )
@@ -289,26 +321,13 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED) -> Path:
             "weights": mouth_weights.numpy(),
             "points": mouth_points[:, house].numpy(),
             "lip_gap": torch.where(shut, 0.0, apart.clamp(min=0)).numpy(),
-            "mask": mouth_mask(avatar.crop),
+            "mask": feathered(avatar.crop),
         },
         str(out / "mouths.safetensors"),
     )
     (out / "avatar.toml").write_text(card(avatar, presenter.who.title))
     write_manifest(out)
     return out
-
-
-def between(rendered: list[Bytes | None]) -> list[Bytes]:
-    """A ring of pictures whose gaps, one frame each, are filled with the mean of both neighbours."""
-    pictures = []
-    for i, picture in enumerate(rendered):
-        if picture is None:
-            before, after = rendered[i - 1], rendered[(i + 1) % len(rendered)]
-            if before is None or after is None:
-                raise ValueError(f"frames {i - 1} and {i + 1} must be rendered, for {i} is not")
-            picture = ((before.astype(np.uint16) + after + 1) // 2).astype(np.uint8)
-        pictures.append(picture)
-    return pictures
 
 
 def card(avatar: Avatar, title: str) -> str:
@@ -338,13 +357,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(AVATARS)}; all without one")
     parser.add_argument("--cache", type=Path, default=Path("cache/studio"), help="where rendered frames are kept")
+    parser.add_argument("--eager", action="store_true", help="do not compile: quicker when few pictures are missing")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in AVATARS]
     if unknown:
         parser.error(f"no avatar is called {unknown[0]}; there are {', '.join(AVATARS)}")
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     for name in arguments.names or AVATARS:
-        print(make(AVATARS[name], arguments.cache))
+        print(make(AVATARS[name], arguments.cache, compiled=not arguments.eager))
 
 
 if __name__ == "__main__":

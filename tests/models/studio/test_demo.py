@@ -37,41 +37,51 @@ def test_quaternions_turn_as_their_matrices_do():
 
 
 def test_the_mask_replaces_the_middle_and_fades_out_before_the_border():
-    mask = demo.mouth_mask(Crop(0, 0, 216, 196))
+    mask = demo.feathered(Crop(0, 0, 216, 196))
     assert mask[98, 108] == 1
     assert mask[[0, -1]].max() == mask[:, [0, -1]].max() == 0
     assert np.abs(np.diff(mask, axis=0)).max() < 0.13, "eight pixels or more of feather"
 
 
 def test_the_loop_ends_where_it_begins():
-    loop = demo.perform(200)
-    for track in (loop.weights, loop.angles, loop.breath[:, None]):
+    loop = demo.perform(225)
+    for track in (loop.angles, loop.breath[:, None]):
         steps = (track - track.roll(1, 0)).abs().amax(1)
         assert steps[0] <= 1.5 * steps[1:].max()
     assert loop.angles[:, 0].abs().max() < 3
-    assert (loop.weights >= 0).all()
-    blink = loop.weights[:, face.ARKIT_52.index("eyeBlinkLeft")]
-    assert int(((blink[1:] > 0.5) & (blink[:-1] <= 0.5)).sum()) >= 2
-    assert blink.max() > 0.9
+    assert loop.stage[0] == 0
+    starts = [i for i in range(1, 225) if loop.stage[i] and not loop.stage[i - 1]]
+    assert 3 <= len(starts) <= 5
+    assert max(loop.stage) == len(demo.LIDS), "a blink shuts the eyes"
+    blink = loop.weights()[:, face.ARKIT_52.index("eyeBlinkLeft")]
+    assert blink.max() == 1.0
+    assert blink.min() == pytest.approx(demo.REST["eyeBlink"])
 
 
-def test_only_frames_of_a_quiet_face_are_left_out_and_no_two_in_a_row():
-    loop = demo.perform(150)
-    drawn = loop.drawn()
-    assert 80 < sum(drawn) < 120
-    for i, is_drawn in enumerate(drawn):
-        if not is_drawn:
-            assert drawn[i - 1]
-            assert drawn[(i + 1) % 150]
-            assert (loop.weights[i - 1] - loop.weights[(i + 1) % 150]).abs().max() < 0.05
+def test_a_still_head_is_left_as_it_was_and_a_turned_one_turns_back():
+    at = torch.rand(50, 2, generator=torch.Generator().manual_seed(3)) * 200 + 156
+    assert torch.allclose(demo.turned(at, torch.eye(3)), at, atol=1e-3)
+    turn = rotation(torch.tensor([[2.0, -1.0, 1.0]]))[0]
+    there = demo.turned(at, turn)
+    assert 1 < (there - at).norm(dim=1).max() < 20
+    assert torch.allclose(demo.turned(there, turn.T), at, atol=0.3)
+    picture = np.random.default_rng(1).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    assert np.abs(demo.swayed(picture, torch.eye(3), 0.5).astype(int) - picture).max() <= 1
 
 
-def test_a_gap_in_the_ring_is_the_mean_of_its_neighbours():
-    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
-    filled = demo.between([black, None, white, None])
-    assert filled[1].tolist() == filled[3].tolist() == np.full((2, 2, 3), 128).tolist()
-    with pytest.raises(ValueError, match="must be rendered"):
-        demo.between([black, None, None, white])
+def test_the_sway_fades_out_before_the_picture_s_corners():
+    picture = np.random.default_rng(1).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    moved = demo.swayed(picture, rotation(torch.tensor([[2.0, 1.0, 1.0]]))[0], 0.5)
+    assert np.abs(moved[:6, :6].astype(int) - picture[:6, :6]).max() <= 1
+    assert np.abs(moved[200:300, 200:300].astype(int) - picture[200:300, 200:300]).mean() > 10
+
+
+def test_lids_are_laid_over_the_eyes_without_an_edge():
+    grey, strip = np.full((512, 512, 3), 100, np.uint8), np.full((demo.EYES.height, demo.EYES.width, 3), 140, np.uint8)
+    laid = demo.with_eyes(grey, strip).astype(int)
+    assert laid[220, 256, 0] == 140
+    assert np.abs(np.diff(laid, axis=0)).max() <= 8
+    assert laid[100, 100, 0] == 100
 
 
 def test_mouths_go_from_shut_to_wide_in_every_shape():
