@@ -150,6 +150,9 @@ class Broadcast:
         """End it; nobody is told."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        # An encoder holds megabytes, and a task that was cancelled keeps its locals until the collector comes by.
+        self.encoders.clear()
+        self._pending.clear()
 
     def ask_keyframe(self, viewer: Viewer) -> None:
         encoder = self.encoders.get(viewer.codec)

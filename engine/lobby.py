@@ -94,6 +94,8 @@ class Lobby:
     ) -> None:
         self.house = house
         self.guests: dict[str, Guest] = {}
+        self.departed = asyncio.Event()
+        """Set when a session has ended; whoever waits for it clears it."""
         self._peers = peers
         self._metrics = metrics
         self._clock = clock
@@ -277,6 +279,7 @@ class Lobby:
             seconds = self._clock.now() - began
             self._metrics.session_duration.observe(seconds)
             self._metrics.sessions.add(transport=session.transport, outcome=outcome(guest.outcome))
+            self.departed.set()
             log.info(
                 "a session ended: %s",
                 guest.outcome,
