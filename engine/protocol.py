@@ -861,6 +861,9 @@ class MomentWriter:
         self._rate = FaceRate(start.face.rate) if start.face else None
         self._sound = SoundRate(start.audio_out) if start.audio_out else None
         self._seq = dict.fromkeys(Kind, 0)
+        self.lost = 0
+        """Moments that never came: their dates were skipped."""
+        self._next_pts: int | None = None
 
     @property
     def wants_face(self) -> bool:
@@ -886,6 +889,7 @@ class MomentWriter:
 
     def write(self, moment: Moment, segment_end: bool = False) -> dict[Kind, list[Message]]:
         """Everything but the picture, which takes an encoder: see `video`."""
+        self._skip(moment.pts)
         flags = (Flag.SPEAKING if moment.speaking else Flag.IDLE) | (Flag.SEGMENT_END if segment_end else 0)
         pts_us = pts_us_from_heard(moment.pts)
         written: dict[Kind, list[Message]] = {}
@@ -902,6 +906,15 @@ class MomentWriter:
             payload = points_payload(moment.mesh, *self._size)
             written[Kind.MESH] = [self._frame(Kind.MESH, flags, moment.epoch, pts_us, payload)]
         return written
+
+    def _skip(self, pts: int) -> None:
+        """Moments that were lost before they came here leave the same gap as those lost after."""
+        if self._next_pts is not None and pts > self._next_pts:
+            lost = (pts - self._next_pts) // HEARD_CHUNK
+            self.lost += lost
+            for kind in (Kind.FACE, Kind.LANDMARKS, Kind.AUDIO_OUT, Kind.MESH):
+                self._seq[kind] = (self._seq[kind] + lost) & _U32
+        self._next_pts = pts + HEARD_CHUNK
 
     def video(self, pts: int, epoch: int, unit: bytes, keyframe: bool) -> bytes:
         """One JPEG, or one Annex-B access unit."""
@@ -1040,6 +1053,11 @@ class Outbox:
         if unsent:
             self._count(kind, len(unsent))
         self._media[kind] = deque(messages)
+
+    def miss(self, kind: Kind, n: int) -> None:
+        """Count what was lost before it came here."""
+        if n:
+            self._count(kind, n)
 
     def void(self) -> None:
         """An interrupt: what has not been sent belongs to an epoch that is over."""

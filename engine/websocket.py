@@ -78,6 +78,8 @@ WRITE_LIMIT: Final = 4096
 UNSENT_BYTES: Final = 8192
 """Bytes that the kernel may hold unsent, for the same reason."""
 
+STATS_SECONDS: Final = 10.0
+
 SOURCE_TYPES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
@@ -333,7 +335,7 @@ class Guest:
             self._write,
             lambda: self._follow(session, writer),
             lambda: self._report(session),
-            self._pulse,
+            lambda: self._pulse(session),
         ]
         if start.video != "none":
             camera = Jpeg() if start.video == "jpeg" else H264()
@@ -409,7 +411,9 @@ class Guest:
                 async for moment in moments:
                     # What was under way when the client interrupted is void; only its date still counts.
                     if moment.epoch == session.epoch:
+                        lost = writer.lost
                         written = writer.write(moment, self._segment_ended)
+                        self.outbox.miss(Kind.FACE, writer.lost - lost)
                         self._segment_ended = False
                         for kind, messages in written.items():
                             self.outbox.put(kind, messages)
@@ -461,14 +465,18 @@ class Guest:
         self._sending_since = None
         self._stream.sent["event" if isinstance(message, str) else Kind(message[1]).name.lower()] += 1
 
-    async def _pulse(self) -> Close:
+    async def _pulse(self, session: Session) -> Close:
         """A client that vanished without a word, or writes one byte a second, answers no ping; one that stopped reading
         lets a message stand unsent. Both are looked for here: a timer for every message would cost more than it."""
         patience = self._patience
         ping_at = self._clock.now() + patience.ping
+        stats_at = self._clock.now() + STATS_SECONDS
         while True:
             await self._clock.sleep_until(self._clock.now() + min(patience.ping, patience.stall / 4))
             now = self._clock.now()
+            if now >= stats_at:
+                stats_at = now + STATS_SECONDS
+                self._tell(Event("stats", {**session.stats(), "frames_dropped": self.outbox.frames_dropped}))
             if self._sending_since is not None and now - self._sending_since > patience.stall:
                 raise ProtocolError(Close.TIMEOUT, f"nothing was read for {patience.stall:g} s")
             if self._ponged is not None and self._ponged.done():

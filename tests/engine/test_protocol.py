@@ -472,6 +472,19 @@ def test_flags_and_sequence_numbers() -> None:
     assert [frame.pts_us for frame in frames] == [0, 40_000, 80_000]
 
 
+def test_a_moment_that_never_came_leaves_a_gap_in_the_count() -> None:
+    writer = MomentWriter(SessionStart(audio_out=16_000), 64, 64)
+    seen = []
+    for position in (0, 1, 4, 5):
+        written = writer.write(a_moment(position))
+        seen.append([parse_frame(written[kind][0]).seq for kind in (Kind.FACE, Kind.AUDIO_OUT)])
+    assert seen == [[0, 0], [1, 1], [4, 4], [5, 5]]
+    assert writer.lost == 2
+    outbox = Outbox()
+    outbox.miss(Kind.FACE, writer.lost)
+    assert json.loads(outbox.take(0.0) or "") == {"type": "warning", "code": "frames_dropped", "count": 2}
+
+
 @pytest.mark.parametrize(("rate", "ticks"), [(25, 26), (50, 51), (60, 61)])
 def test_a_second_of_faces_at_every_rate(rate: int, ticks: int) -> None:
     """A ramp of one second comes out as a ramp on the finer grid: no tick missing, none twice, every value in place."""
