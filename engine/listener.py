@@ -102,9 +102,9 @@ class Listener:
         self._live_position = 0
         self._last_live: float | None = None
         self._late: tuple[int, float] | None = None
-        """The last sample, in 48 kHz, of the newest live sound whose time had been called already, and when it came."""
+        """The last sample, in 48 kHz, of the newest live sound that came after its time had been called, and when."""
         self._late_calls = 0
-        """Chunks in a row that were called as silence while their sound was still on its way."""
+        """Chunks called as silence while their sound was still on its way, since the last that was in time."""
         self._origin: float | None = None
         self._segments: deque[_Segment] = deque()
         self._gate = Gate()
@@ -228,7 +228,7 @@ class Listener:
             else:
                 self._origin = max(self._origin - ORIGIN_LEAK_SECONDS, end - (self.position + 1) * CHUNK_SECONDS)
             self._live_position = chunk.pts + HEARD_CHUNK
-            self._late_calls = 0
+            self._late, self._late_calls = None, 0
             return chunk
         if now < turn + self._patience(now):
             return None
@@ -239,7 +239,7 @@ class Listener:
         self._ready.extend(self._live.take())
         chunk = self._ready.popleft()
         self._live_position = chunk.pts + HEARD_CHUNK
-        self._late_calls = 0 if self._late is None else self._late_calls + 1
+        self._late_calls += self._late is not None
         if self._late is not None and self._late_calls >= LATE_CALLS:
             # Sound comes, but all of it too late: its way has become longer for good, and what comes next is waited
             # for as much longer. After a stall the newest sound is in time again, and nothing of this happens.
