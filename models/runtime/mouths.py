@@ -110,7 +110,7 @@ class Choice:
         self._rounded.weigh(0.75 * gap, left * rounded, weights)
         self._wide.weigh(gap, left * wide, weights)
         self._plain.weigh(gap, left * (1 - rounded - wide), weights)
-        weights[weights < 0.04] = 0
+        weights[weights < 0.08] = 0
         return np.asarray(weights / weights.sum(), np.float32)
 
     def articulate(self, weights: Floats) -> Floats:
