@@ -64,6 +64,9 @@ class Churn:
             offer = await client.offer()
             headers = SDP | {"Authorization": f"Bearer {ticket['token']}"}
             async with self.http.post(self.base + ticket["whip_url"], data=offer, headers=headers) as answer:
+                if answer.status == 503:  # this machine is busy; the seat is free again
+                    self.done["was too busy"] += 1
+                    return
                 assert answer.status == 201, await answer.text()
                 location, text = answer.headers["Location"], await answer.text()
             if ending == "never handshakes":
@@ -108,7 +111,7 @@ class Churn:
 
 async def churn(cycles: int, at_once: int, seed: int, backend: str) -> dict[str, Any]:
     words = ["--port", "0", "--slots", "32", "--backend", backend, "--log-level", "warning"]
-    words += ["--deadlines-silent", "1", "--deadlines-first-media", "3", "--deadlines-drain", "0"]
+    words += ["--deadlines-silent", "5", "--deadlines-first-media", "10", "--deadlines-drain", "0"]
     environ = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "engine", "serve", *words, stdout=asyncio.subprocess.PIPE, env=environ
