@@ -25,6 +25,7 @@ MELS_OF = {
     "mel 40 ms": (mel_40ms, CHUNK),
     "mel less its running mean, stacked": (lambda: Chain(Mel(), running_mean(), Stack(4)), CHUNK),
 }
+SLOW = {"mel": pytest.mark.slow, "mel 40 ms": pytest.mark.slow}
 GROUPS = 10
 each_mel = pytest.mark.parametrize("name", MELS_OF)
 few = settings(max_examples=10, deadline=None, derandomize=True)
@@ -75,7 +76,7 @@ def test_resetting_a_row_leaves_the_others(name: str, heard: int, row: int) -> N
     check_reset_touches_one_row(layer, noise(GROUPS * steps), heard * steps, row)
 
 
-@each_mel
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in MELS_OF])
 def test_onnx_runtime_agrees_over_50_chunks(name: str) -> None:
     check_onnx_parity(made(name)[0], noise(CHUNK))
 

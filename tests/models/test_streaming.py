@@ -122,8 +122,11 @@ def test_resetting_a_row_leaves_the_others(name: str, heard: int, row: int) -> N
     check_reset_touches_one_row(layer, speech(GROUPS * steps), heard * steps, row)
 
 
-@each_layer
+@pytest.mark.parametrize(
+    "name", ["everything", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYERS if name != "everything")]
+)
 def test_onnx_runtime_agrees_over_50_chunks(name: str) -> None:
+    """The chain of every kind of layer each time; each by itself where there is time."""
     layer, steps = made(name)
     check_onnx_parity(layer, speech(steps))
 
