@@ -223,6 +223,7 @@ def run(seconds: float, lookahead: int | None, avatar: str, folder: Path, contro
         with browser(driver, profile, microphone, size=(1280, 860)) as context:
             page = context.pages[0]
             start(page, server.url + "?processing=off")
+            until(page, "liveface.microphone !== null")
             page.evaluate("window.rawMicrophone = liveface.microphone.clone()")
             page.wait_for_timeout(SETTLE_SECONDS * 1000)
             assert server.process is not None

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from models.face import HOUSE_LIPS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "clients" / "browser"
 NODE = Path(__file__).parent / "node"
@@ -231,7 +233,7 @@ def playing(page: Any, frames: int = 10) -> None:
 # What a page sees and hears, every picture for some seconds: the time it was shown, its lower middle (where a mouth
 # is), the loudness of what the loudspeaker gets, and that of the microphone.
 WATCH = """
-async ({ seconds, box }) => {
+async ({ seconds, box, pictures }) => {
   const video = document.querySelector("video");
   const canvas = Object.assign(document.createElement("canvas"), { width: 32, height: 24 });
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -249,7 +251,7 @@ async ({ seconds, box }) => {
   };
   const remote = ear(liveface.stream), local = ear(liveface.microphone);
   const seen = [];
-  const until = performance.now() + seconds * 1000;
+  const began = performance.now();
   await new Promise((resolve) => video.requestVideoFrameCallback(function shown(now, frame) {
     const [w, h] = [video.videoWidth, video.videoHeight];
     pen.drawImage(video, box[0] * w, box[1] * h, box[2] * w, box[3] * h, 0, 0, 32, 24);
@@ -258,17 +260,14 @@ async ({ seconds, box }) => {
     for (let i = 0; i < pixels.length; i += 4)
       luma.push(Math.round(0.3 * pixels[i] + 0.59 * pixels[i + 1] + 0.11 * pixels[i + 2]));
     seen.push({ at: now, luma, remote: remote(), local: local() });
-    if (now < until) video.requestVideoFrameCallback(shown);
+    const waited = now - began;
+    if (waited < seconds * 1000 || (seen.length < pictures && waited < 45000)) video.requestVideoFrameCallback(shown);
     else resolve();
   }));
   await context.close();
   return seen;
 }
 """
-
-
-MOUTH = (0.36, 0.55, 0.28, 0.22)
-"""Where the demo presenter's mouth is, head motion included: x, y, width and height, as shares of the picture."""
 
 
 @dataclass(frozen=True)
@@ -281,14 +280,32 @@ class Seen:
     local: npt.NDArray[np.float64]  # [n] loudness of the microphone
 
 
-def watch(page: Any, seconds: float, box: Sequence[float] = MOUTH) -> Seen:
-    rows = page.evaluate(WATCH, {"seconds": seconds, "box": list(box)})
+def watch(page: Any, seconds: float, box: Sequence[float] = (0, 0, 1, 1), pictures: int = 0) -> Seen:
+    """Look at `box` for so long; longer, on a machine that is too busy to show so many pictures in that time."""
+    rows = page.evaluate(WATCH, {"seconds": seconds, "box": list(box), "pictures": pictures})
     return Seen(
         np.array([row["at"] for row in rows]),
         np.array([row["luma"] for row in rows], dtype=float).reshape(-1, 24, 32),
         np.array([row["remote"] for row in rows]),
         np.array([row["local"] for row in rows]),
     )
+
+
+def mouth_of(page: Any) -> list[float]:
+    """Where the mouth is, as the engine's own landmarks say: x, y, width and height, as shares of the picture."""
+    points = page.evaluate(
+        """() => new Promise((resolve, reject) => {
+            setTimeout(() => reject(new Error("no landmarks within 10 s")), 10000);
+            liveface.addEventListener("landmarks", ({ detail }) => resolve(detail.points), { once: true });
+            liveface.landmarks(true);
+        })"""
+    )
+    page.evaluate("liveface.landmarks(false)")
+    lips = np.asarray(points)[HOUSE_LIPS]
+    low, high = lips.min(0), lips.max(0)
+    size = (high - low) * [1.3, 2.4]  # a closed mouth, and room for an open one
+    corner = (low + high) / 2 - size / 2
+    return [*corner.tolist(), *size.tolist()]
 
 
 def until(page: Any, expression: str, milliseconds: int = LIVE_MS) -> None:
