@@ -54,7 +54,7 @@ $(BIN)/python:
 
 $(STAMPS)/base: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
-	@touch $@
+	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: $(STAMPS)/base
 	$(PIP) --editable '.[dev]'

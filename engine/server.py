@@ -85,20 +85,18 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        try:
-            await self._signals.get()
-            self.stopping.set()
-            seconds = self.rooms.config.deadlines.drain
-            log.info("closing: %d sessions get up to %g s", len(self.rooms.house.sessions), seconds)
-            draining = asyncio.create_task(self.rooms.house.drain(seconds), name="drain")
-            again = asyncio.create_task(self._signals.get(), name="second signal")
-            await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-            for task in (draining, again):
-                task.cancel()
-            await asyncio.gather(draining, again, return_exceptions=True)
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        # They stay until the loop closes: `make` passes Ctrl-C on to a process that has had it from the terminal, and
+        # the second must not break off the cleaning up that the first began.
+        await self._signals.get()
+        self.stopping.set()
+        seconds = self.rooms.config.deadlines.drain
+        log.info("closing: %d sessions get up to %g s", len(self.rooms.house.sessions), seconds)
+        draining = asyncio.create_task(self.rooms.house.drain(seconds), name="drain")
+        again = asyncio.create_task(self._signals.get(), name="second signal")
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, again):
+            task.cancel()
+        await asyncio.gather(draining, again, return_exceptions=True)
 
 
 @asynccontextmanager
