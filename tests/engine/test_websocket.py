@@ -140,10 +140,10 @@ async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
             return dict(said)
 
 
-async def end(client: ClientConnection) -> tuple[int, str, dict[str, Any]]:
+async def end(client: ClientConnection, seconds: float = 30) -> tuple[int, str, dict[str, Any]]:
     """Close code and reason, and the error that was told before."""
     error: dict[str, Any] = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(seconds):
         async for message in until_closed(client):
             if isinstance(message, str) and (said := json.loads(message))["type"] == "error":
                 error = said
@@ -773,7 +773,7 @@ async def test_a_hundred_thousand_messages_over_sockets() -> None:
                             for _ in range(9):
                                 await client.send(mutated(dice, dice.choice(good)))
                             await client.send('{"type":"session.end"}')
-                        codes[(await end(client))[0]] += 1
+                        codes[(await end(client, 300))[0]] += 1
 
             reading = asyncio.create_task(drain(neighbour))
             await asyncio.gather(*(fuzz(seed) for seed in range(8)))

@@ -47,7 +47,7 @@ async function run() {
   await wait(600);
   posted.pictures.rest = renderer.domElement.toDataURL("image/png");
   look();
-  await liveface.speak(syllables(6, 16000), 16000);
+  await liveface.speak(syllables(4, 48000), 48000);
   await wait(500);
   avatar.interrupt();
   await wait(500);
