@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def serve(settings: Config) -> None:
         async with serving(settings, RealClock()) as server:
+            server.heed_signals()  # before anybody can know that there is something to end
             print(f"Open {server.url}", flush=True)
             await server.run_until_stopped()
 

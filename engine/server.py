@@ -79,14 +79,17 @@ class Server:
         with contextlib.suppress(asyncio.QueueFull):
             self._signals.put_nowait(None)
 
-    async def run_until_stopped(self) -> None:
-        """Serve until SIGTERM, SIGINT or `stop`; then let nobody in, tell everyone, and wait for them to leave, until
-        the deadline or a second signal."""
+    def heed_signals(self) -> None:
+        """SIGTERM and SIGINT are `stop` from here on, until the loop closes: `make` passes Ctrl-C on to a process that
+        has had it from the terminal, and the second must not break off the cleaning up that the first began."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        # They stay until the loop closes: `make` passes Ctrl-C on to a process that has had it from the terminal, and
-        # the second must not break off the cleaning up that the first began.
+
+    async def run_until_stopped(self) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`; then let nobody in, tell everyone, and wait for them to leave, until
+        the deadline or a second signal."""
+        self.heed_signals()
         await self._signals.get()
         self.stopping.set()
         seconds = self.rooms.config.deadlines.drain
