@@ -33,9 +33,11 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`latency` and `sessions`; what both take."""
+    """`latency` and `sessions`, and what both take; `runtime`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="latency | sessions")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="latency | sessions | runtime")
+    runtime = verbs.add_parser("runtime", help="what a step of the model costs, by batch, stage and backend")
+    _runtime_bench().add_arguments(runtime)
     latency = verbs.add_parser("latency", help="sound in → picture out, and lip sync, as a client measures them")
     latency.add_argument("--sessions", type=int, default=1, metavar="N", help="clients at one time (default: 1)")
     latency.add_argument("--url", help="measure a server that runs with --probe, instead of one of our own")
@@ -67,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when it was measured, 1 when not, with one line."""
+    if arguments.verb == "runtime":
+        return int(_runtime_bench().run(arguments))
     if arguments.seconds < 10:
         return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
     if getattr(arguments, "faces_only", False) and arguments.transport != "websocket":
@@ -84,6 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
         draw(measured, arguments.plot)
     print(json.dumps({"bench": arguments.verb, "rows": rows}, indent=2) if arguments.json else table(rows))
     return 0
+
+
+def _runtime_bench() -> Any:
+    """It measures the model, not the engine, and lives there."""
+    return importlib.import_module("models.runtime.bench")
 
 
 def describe(reports: Sequence[Report], records: Sequence[Record], server_cpu: float | None, seconds: float) -> Row:
