@@ -66,6 +66,7 @@ async def test_the_head_makes_faces(tmp_path: Path) -> None:
     assert dark["mm"] < dark["rest"] + 60
 
 
+@pytest.mark.slow  # software WebGL starves it where anything else runs
 @pytest.mark.timeout(260)
 async def test_the_demo_page_moves_its_lips_with_the_sound(stream: Stream, tmp_path: Path) -> None:
     found = await browse("web/", tmp_path, {"url": stream.url, "keep": "1", "xr": "1"}, seconds=200)

@@ -35,8 +35,8 @@ class Slow(Scripted):
 def test_a_known_runtime_is_measured_as_it_is() -> None:
     steps = measure(Slow(["anna", "bert"], 8, None), [1, 4, 8], 15, Wants.PICTURE)
     a, b, _ = fit([step.batch for step in steps], [step.p50 for step in steps])
-    assert 1.8 < a < 4.5
-    assert 0.9 < b < 2
+    assert 0.8 < a < 6
+    assert 0.8 < b < 2.5
     assert all(step.core < step.p50 for step in steps)  # it slept
     assert steps[0].stages["place"] == pytest.approx(500)
 
