@@ -45,16 +45,19 @@ QUICK = Patience(handshake=0.5, hello=0.4, stall=0.5 * HURRY, ping=0.1 * HURRY, 
 
 
 class HurriedClock:
-    """Real time, five times faster."""
+    """Real time, five times faster unless told otherwise."""
+
+    def __init__(self, speed: float = HURRY) -> None:
+        self._speed = speed
 
     def now(self) -> float:
-        return time.monotonic() * HURRY
+        return time.monotonic() * self._speed
 
     def wall(self) -> float:
         return time.time()
 
     async def sleep_until(self, when: float) -> None:
-        await asyncio.sleep(max(0.0, (when - self.now()) / HURRY))
+        await asyncio.sleep(max(0.0, (when - self.now()) / self._speed))
 
 
 class Place:
@@ -91,8 +94,10 @@ class Place:
 
 
 @asynccontextmanager
-async def a_place(patience: Patience = QUICK, slots: int = 4, lookahead: int = 0, **how: Any) -> AsyncIterator[Place]:
-    clock = HurriedClock()
+async def a_place(
+    patience: Patience = QUICK, slots: int = 4, lookahead: int = 0, speed: float = HURRY, **how: Any
+) -> AsyncIterator[Place]:
+    clock = HurriedClock(speed)
     worker = FakeWorker(clock, lookahead=lookahead, slots=slots)  # type: ignore[arg-type]  # it needs now and sleep_until
     async with (
         House(worker, clock) as house,  # type: ignore[arg-type]  # the fake has the worker's shape
@@ -758,7 +763,7 @@ async def test_a_hundred_thousand_messages_over_sockets() -> None:
         '{"type":"ping","t":1}',
     ]
     codes: Counter[int] = Counter()
-    async with a_place(Patience(handshake=60, hello=20, stall=600, ping=600, farewell=20), slots=12) as place:
+    async with a_place(Patience(60, 20, 600, 600, 20), slots=12, speed=1) as place:
         async with place.talk() as (neighbour, _):
             await frames(neighbour, Kind.FACE, 1)
             gc.collect()
