@@ -31,7 +31,7 @@ from models.rates import CHUNK, CHUNK_SECONDS, FRAME_RATE, HEARD_CHUNK, HEARD_RA
 
 PATIENCE_SECONDS = 0.060
 LEAD_SECONDS = 0.050
-LATE_CALLS = 3
+LATE_CALLS = 10
 LONGER_MOST_SECONDS = 0.5
 """How much longer the way of the live sound may become at once; a larger step is one of dates."""
 
