@@ -20,6 +20,7 @@ demo: $(STAMPS)/base | deps  ## set up, serve on loopback, print the address to 
 	@exec $(BIN)/liveface serve --port $(PORT)
 
 test: $(STAMPS)/dev $(STAMPS)/node | deps  ## set up, run every test that CI runs
+	@sh .ci/deps tests
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
 
 style: $(STAMPS)/dev  ## ruff, its format, and mypy --strict
@@ -28,6 +29,7 @@ style: $(STAMPS)/dev  ## ruff, its format, and mypy --strict
 	$(BIN)/mypy
 
 check: $(STAMPS)/dev $(STAMPS)/node | deps  ## everything slow: newcomer's path, full fuzz, browser matrix
+	@sh .ci/deps tests
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(TESTS)
 
 soak: $(STAMPS)/dev | deps  ## a thousand sessions come and go
@@ -37,7 +39,9 @@ bench: $(STAMPS)/dev | deps  ## measured latency, as JSON, tables and plots unde
 	mkdir -p out
 	$(BIN)/python -m tests.bench.chunker
 	$(BIN)/python -m tests.bench.mel
-	$(BIN)/liveface bench latency --json out/latency.json --plot out/latency.png
+	$(BIN)/liveface bench latency --control --json --plot out/latency.png > out/latency.json
+	$(BIN)/liveface bench runtime --json --plot out/runtime.png > out/runtime.json
+	$(BIN)/python -m tests.bench.browser --seconds 300 --out out/browser
 
 avatars: $(STAMPS)/dev  ## make the shipped avatars again, from nothing but this repository
 	$(BIN)/python -m models.studio.demo

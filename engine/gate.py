@@ -123,6 +123,8 @@ class Gate:
     def quiet(self, features: Floats) -> bool:
         """Whether a chunk holds nothing worth hearing, as far as is known now. Changes nothing."""
         level, _ = measure(features)
+        if self.floor == 0.0:
+            return level <= QUIETEST_DB  # nothing is known of the room yet
         return level <= max(QUIETEST_DB, self.floor + STAY_ABOVE_FLOOR_DB, self.speech - VOICE_BELOW_SPEECH_DB)
 
     def _follow_floor(self, level: float, periodicity: float) -> None:

@@ -201,3 +201,15 @@ def test_idle_has_no_patience() -> None:
     listener.push_live(VOICE[:PACKET], HEARD_RATE, 0, 0.01)
     assert listener.wake_at(0.01) == pytest.approx(CHUNK_SECONDS + PATIENCE_SECONDS)
     assert listener.wake_at(0.02 + IDLE_AFTER_SECONDS) == pytest.approx(CHUNK_SECONDS)
+
+
+def test_a_burst_at_the_very_beginning_is_not_taken_for_a_pause() -> None:
+    """A socket delivers its first half second at once: all of it is heard."""
+    listener = Listener()
+    listener.take(0.0)
+    listener.push_live(VOICE[: HEARD_RATE // 2], HEARD_RATE, None, 0.01)
+    heard = []
+    for n in range(100):
+        heard += listener.take(n * 0.01)
+    assert listener.skipped == 0
+    np.testing.assert_array_equal(sounds(heard)[: 12 * HEARD_CHUNK], VOICE[: 12 * HEARD_CHUNK])
