@@ -35,7 +35,7 @@ COMMANDS: Final = (
         "mic", "this machine's microphone drives the face", "liveface mic --avatar demo", "engine.microphone", "mic"
     ),
     Command("avatars", "packages on disk", "liveface avatars list", "engine.avatars"),
-    Command("bench", "measure: latency, sessions, runtime, quality", "liveface bench latency --json", "engine.bench"),
+    Command("bench", "measure: latency, sessions, runtime", "liveface bench latency --json", "engine.bench"),
     Command("engine", "the TensorRT engine cache", "liveface engine list", "models.runtime.engines", "tensorrt"),
     Command(
         "create",

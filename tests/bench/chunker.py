@@ -5,7 +5,6 @@ python -m tests.bench.chunker [--json]
 
 import json
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,21 +12,10 @@ import numpy as np
 from engine.chunker import Chunker
 from engine.gate import Gate
 from models.rates import CHUNK
+from tests.bench import median_ms
 
 RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
 PACKETS_A_SECOND = 50
-
-
-def median_ms(step: Callable[[], object], rounds: int = 30, steps: int = 50) -> float:
-    """Median over rounds of the mean time of a step: a shared machine disturbs means."""
-    step()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        times.append((time.perf_counter() - start) / steps * 1e3)
-    return float(np.median(times))
 
 
 def chunk_of_packets(rate: int, stereo: bool) -> Callable[[], object]:

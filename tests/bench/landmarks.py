@@ -14,7 +14,8 @@ from models.landmarks.pose_tcn import PoseTcn
 from models.landmarks.speech_to_landmarks import SpeechToLandmarks
 from models.landmarks.transformer import Transformer
 from models.voice import CODE
-from tests.bench.mel import calibration_ms, median_ms
+from tests.bench import median_ms
+from tests.bench.mel import calibration_ms
 from tests.models.graphs import OnnxLayer
 from tests.models.landmarks.conditioned import EXTRA, AsLayer, prepared
 

@@ -4,7 +4,6 @@ import importlib
 import io
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable
 
@@ -14,21 +13,10 @@ import torch
 from models.mel import Mel
 from models.rates import CHUNK, HEARD_CHUNK, HEARD_RATE
 from models.streaming import leaves
+from tests.bench import median_ms
 
 MOST_MS = 0.3
 """The bar of mel and chunker together, on one core."""
-
-
-def median_ms(step: Callable[[], object], rounds: int = 20, steps: int = 100) -> float:
-    """Median over rounds of the mean time of a step: a shared machine disturbs means."""
-    step()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        times.append((time.perf_counter() - start) / steps * 1e3)
-    return float(np.median(times))
 
 
 def calibration_ms() -> float:
