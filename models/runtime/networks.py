@@ -15,19 +15,23 @@ by graph: `step.state_0`, `paint.state_0` in `silence`. The networks hold the lo
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from models.avatar import Avatar, PackageError, decode_loop
 from models.rates import CHUNK, FACE, POINTS
-from models.runtime import AvatarCard, Floats, Out, Roi, Row, Wants
+from models.runtime import AvatarCard, Bytes, Floats, Out, Roi, Row, Wants
 from models.runtime.slots import Slots, batches, bucket, buckets
 
 KIND: Final = "learned"
+
+PLANES: Final = ("luma", "u", "v")
 
 TOLERANCE: Final = {
     "f32": {"points": 0.02, "face": 2e-3, "luma": 1.0},
@@ -51,31 +55,69 @@ Compile = Callable[[bytes, Sequence[int], str], Graph]
 """(ONNX, batch sizes, precision) → a graph."""
 
 
-class Stage:
-    """One graph with the states of its sessions."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One graph of an avatar, and all that it needs besides what it is given at each step."""
 
-    def __init__(self, name: str, graph: Graph, silence: Mapping[str, Floats], slots: int) -> None:
-        self._graph = graph
-        prefix = f"{name}."
-        mine = {key.removeprefix(prefix): state for key, state in silence.items() if key.startswith(prefix)}
-        if set(mine) != {asked for asked in graph.asks if asked.startswith("state_")}:
-            raise PackageError(f"silence.safetensors does not hold the states of {name}.onnx")
-        self._slots = Slots(mine, slots)
+    name: str
+    graph: bytes
+    precision: str
+    silence: Mapping[str, Floats]  # state → the row [1, …] of a session that has heard nothing
+    frames: Mapping[str, Floats]  # array → a row for each frame of the loop
+
+
+class Stage(Protocol):
+    """A part with the states of its sessions, wherever they lie: in numpy here, on a GPU in `resident`."""
 
     def run(
-        self, slots: Sequence[int], reset: Sequence[bool], given: Mapping[str, Floats], frames: Mapping[str, Floats]
-    ) -> dict[str, Floats]:
-        """One step of a batch that is no larger than the largest bucket; `given` and `frames` are [B, …]."""
+        self, slots: Sequence[int], reset: Sequence[bool], index: Sequence[int], given: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """One step of a batch no larger than the largest bucket: [B, …] by name, good until the next `run`.
+
+        `index` is of each row's loop frame; `given` is numpy's, or what another stage of the same kind answered.
+        """
+        ...
+
+    def fetch(self, answers: Mapping[str, Any]) -> Mapping[str, npt.NDArray[Any]]:
+        """Some of the answers as numpy arrays, the caller's for good."""
+        ...
+
+
+MakeStage = Callable[[Part, int], Stage]
+"""(part, slots) → a stage with everything allocated."""
+
+
+class HostStage:
+    """In numpy, for a graph that takes and gives numpy arrays."""
+
+    def __init__(self, part: Part, graph: Graph, slots: int) -> None:
+        self._graph = graph
+        self._frames = part.frames
+        if set(part.silence) != {asked for asked in graph.asks if asked.startswith("state_")}:
+            raise PackageError(f"silence.safetensors does not hold the states of {part.name}.onnx")
+        self._slots = Slots(part.silence, slots)
+
+    def run(
+        self, slots: Sequence[int], reset: Sequence[bool], index: Sequence[int], given: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         states = self._slots.gather(slots, reset)
         size = bucket(len(slots))
         inputs = dict(states)
         for name in self._graph.asks:
             if name not in states:
-                source = frames[name.removeprefix("frame_")] if name.startswith("frame_") else given[name]
-                inputs[name] = padded(source, size)
+                frame = name.startswith("frame_")
+                inputs[name] = padded(self._frames[name[6:]][np.asarray(index)] if frame else given[name], size)
         out = self._graph(inputs)
         self._slots.scatter(slots, {name: out[name.replace("state_", "after_")] for name in states})
         return {name: array[: len(slots)] for name, array in out.items() if not name.startswith("after_")}
+
+    def fetch(self, answers: Mapping[str, Any]) -> Mapping[str, npt.NDArray[Any]]:
+        return answers
+
+
+def on_host(compiler: Compile) -> MakeStage:
+    """Stages of whoever compiles graphs for numpy."""
+    return lambda part, slots: HostStage(part, compiler(part.graph, buckets(slots), part.precision), slots)
 
 
 def padded(rows: Floats, size: int) -> Floats:
@@ -87,7 +129,7 @@ class Learned:
     """One avatar's networks, loaded and compiled."""
 
     def __init__(
-        self, avatar: Avatar, slots: int, compiler: Compile, precision: str = "f32", lookahead: int | None = None
+        self, avatar: Avatar, slots: int, make: MakeStage, precision: str = "f32", lookahead: int | None = None
     ) -> None:
         if lookahead not in (None, avatar.lookahead):
             raise ValueError(
@@ -116,10 +158,17 @@ class Learned:
         silence = arrays(avatar, "graphs/silence.safetensors")
         step, paint = avatar.read("graphs/step.onnx"), avatar.read("graphs/paint.onnx")
         self.precision = precision
-        self._make: Callable[[int], tuple[Stage, Stage]] = lambda count: (
-            Stage("step", compiler(step, buckets(count), "f32"), silence, count),
-            Stage("paint", compiler(paint, buckets(count), precision), silence, count),
-        )
+        parts = [
+            Part(
+                name,
+                graph,
+                how,
+                {key[len(name) + 1 :]: row for key, row in silence.items() if key.startswith(f"{name}.")},
+                self._frames,
+            )
+            for name, graph, how in (("step", step, "f32"), ("paint", paint, precision))
+        ]
+        self._make: Callable[[int], list[Stage]] = lambda count: [make(part, count) for part in parts]
         self._prove()
         self._step, self._paint = self._make(slots)
 
@@ -128,20 +177,23 @@ class Learned:
 
     def _answer(self, rows: Sequence[Row], step: Stage, paint: Stage) -> list[Out]:
         began = perf_counter()
-        index = np.array([row.loop_index for row in rows]) % self.card.frames
-        frames = {name: array[index] for name, array in self._frames.items()}
+        index = [row.loop_index % self.card.frames for row in rows]
         pcm = np.clip(np.nan_to_num(np.stack([row.pcm for row in rows])), -1, 1)
         reset = [row.reset for row in rows]
-        given = step.run([row.slot for row in rows], reset, {"x": pcm}, frames)
+        given = step.run([row.slot for row in rows], reset, index, {"x": pcm})
+        said = step.fetch({name: given[name] for name in ("points", "face")})
         moved = perf_counter()
         # What nobody wants to see is not painted: the state of a painter that has one stands still meanwhile.
         seen = [place for place, row in enumerate(rows) if Wants.PICTURE in row.wants]
         rois: dict[int, Roi] = {}
         if seen:
-            chosen = {name: array[seen] for name, array in given.items()}
-            under = {name: array[seen] for name, array in frames.items()}
-            painted = paint.run([rows[place].slot for place in seen], [reset[place] for place in seen], chosen, under)
-            planes = [np.rint(np.clip(painted[name], 0, 255)).astype(np.uint8) for name in ("luma", "u", "v")]
+            chosen = given if len(seen) == len(rows) else {name: array[seen] for name, array in given.items()}
+            at_frames = [index[place] for place in seen]
+            painted = paint.run(
+                [rows[place].slot for place in seen], [reset[place] for place in seen], at_frames, chosen
+            )
+            fetched = paint.fetch({name: painted[name] for name in PLANES})
+            planes = [in_bytes(fetched[name]) for name in PLANES]
             for at, place in enumerate(seen):
                 x, y = self._corners[index[place]].tolist()
                 rois[place] = Roi(x, y, *(plane[at] for plane in planes))
@@ -151,8 +203,8 @@ class Learned:
             Out(
                 row.slot,
                 row.generation,
-                points=given["points"][place] if Wants.POINTS in row.wants else None,
-                face=given["face"][place] if Wants.FACE in row.wants else None,
+                points=said["points"][place] if Wants.POINTS in row.wants else None,
+                face=said["face"][place] if Wants.FACE in row.wants else None,
                 roi=rois.get(place),
                 stage_seconds=stages,
             )
@@ -167,7 +219,10 @@ class Learned:
         wants = Wants.POINTS | Wants.FACE | Wants.PICTURE
         for n, pcm in enumerate(golden["x"]):
             rows = [Row(slot, 0, n == 0, self.card.name, pcm, n, wants) for slot in (1, 0)]
-            out = self._answer(rows, step, paint)[0]
+            try:
+                out = self._answer(rows, step, paint)[0]
+            except KeyError as missing:
+                raise PackageError(f"{self.card.name}: its graphs do not answer with {missing}") from missing
             if out.points is None or out.face is None or out.roi is None:
                 raise PackageError(f"{self.card.name}: its graphs do not answer with points, face and picture")
             self._check_shapes(out)
@@ -189,6 +244,11 @@ class Learned:
         halves = out.roi.u.shape == out.roi.v.shape == (height // 2, width // 2)
         if out.points.shape != (POINTS, 3) or out.face.shape != (FACE,) or not fits or not halves:
             raise PackageError(f"{self.card.name}: its graphs answer in shapes that no picture has")
+
+
+def in_bytes(plane: npt.NDArray[Any]) -> Bytes:
+    """Grey levels as they are sent, unless whoever painted has made them so already."""
+    return plane if plane.dtype == np.uint8 else np.rint(np.clip(plane, 0, 255)).astype(np.uint8)
 
 
 def arrays(avatar: Avatar, path: str) -> dict[str, Floats]:

@@ -12,7 +12,7 @@ from models.runtime import Runtime
 from models.runtime.compiled import Compiled, best_precision
 from models.runtime.ear import LIPS, Ear
 from models.runtime.hearing import VOICE_LOOKAHEADS, ByVoice, require_parity
-from models.runtime.networks import KIND, Learned, Networks
+from models.runtime.networks import KIND, Learned, Networks, on_host
 from models.runtime.networks import warm as warm_networks
 from models.runtime.plain import Plain, open_presenters, warm
 from models.runtime.together import Together
@@ -36,10 +36,10 @@ def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lip
         compiled = []
         for avatar in learned:
             try:
-                compiled.append(Learned(avatar, slots, Compiled, precision, lookahead))
+                compiled.append(Learned(avatar, slots, on_host(Compiled), precision, lookahead))
             except PackageError:
                 if precision == "f32":
                     raise
-                compiled.append(Learned(avatar, slots, Compiled, "f32", lookahead))
+                compiled.append(Learned(avatar, slots, on_host(Compiled), "f32", lookahead))
         runtimes.append(warm_networks(Networks(compiled)))
     return Together(runtimes, [avatar.name for avatar in avatars])

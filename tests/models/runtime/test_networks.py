@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from models.avatar import PackageError, read_avatar, seal
 from models.runtime import Row, Runtime, Wants, openvino
 from models.runtime.compiled import Compiled
-from models.runtime.networks import Learned, Networks, padded
+from models.runtime.networks import Learned, Networks, on_host, padded
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.taught import loudness, teach_package
 from tests.models.runtime.voices import babble, vowel
@@ -116,7 +117,17 @@ def test_a_package_whose_graphs_do_not_answer_as_the_reference_did_is_refused(
     package = teach_package(tmp_path / "net")
     change(package, file, how)
     with pytest.raises(PackageError, match=complaint):
-        Learned(read_avatar(package), 1, Compiled)
+        Learned(read_avatar(package), 1, on_host(Compiled))
+
+
+def test_a_graph_that_does_not_answer_with_what_is_needed_is_refused_by_name(tmp_path: Path) -> None:
+    package = teach_package(tmp_path / "net")
+    graph = onnx.load(str(package / "graphs" / "paint.onnx"))
+    del graph.graph.output[1]
+    onnx.save(graph, str(package / "graphs" / "paint.onnx"))
+    seal(package)
+    with pytest.raises(PackageError, match="net: its graphs do not answer with 'u'"):
+        Learned(read_avatar(package), 1, on_host(Compiled))
 
 
 def test_a_painter_that_loses_too_much_in_bf16_is_computed_in_f32(tmp_path: Path) -> None:
@@ -146,10 +157,10 @@ def test_a_painter_that_loses_too_much_in_bf16_is_computed_in_f32(tmp_path: Path
 
 def test_a_painter_without_a_state_and_another_look_ahead(tmp_path: Path) -> None:
     avatar = read_avatar(teach_package(tmp_path / "net", state_of_paint=False))
-    networks = Networks([Learned(avatar, 1, Compiled, lookahead=2)])
+    networks = Networks([Learned(avatar, 1, on_host(Compiled), lookahead=2)])
     assert networks.cards["net"].lookahead == 2
     with pytest.raises(ValueError, match="was taught with a look-ahead of 2 frames, not 1"):
-        Learned(avatar, 1, Compiled, lookahead=1)
+        Learned(avatar, 1, on_host(Compiled), lookahead=1)
     networks.close()
 
 
