@@ -16,6 +16,7 @@ from engine.media import Moment, Picture
 from engine.probe import NUMBERS, stamp
 from models.rates import HEARD_CHUNK
 from tests.clients.browsers import (
+    LIVE_MS,
     NODE,
     PAGE,
     RATE,
@@ -382,12 +383,23 @@ def test_a_dropped_audio_file_is_spoken(driver: Any, tmp_path: Path, server: Ser
 
 @pytest.mark.slow
 def test_refused_sound_is_one_button_away(driver: Any, tmp_path: Path, server: Server, silence: Path):
-    """A page that was not touched yet may not make a sound: it shows the picture and asks."""
+    """A page that was not touched yet may not make a sound: it shows the picture and asks.
+
+    Whatever this test asks the page counts as a touch, so the page has to say of itself that it has come so far.
+    """
     flags = ("--autoplay-policy=document-user-activation-required",)
     with browser(driver, tmp_path / "profile", silence, flags=flags) as context:
         page = context.pages[0]
-        page.add_init_script("sessionStorage.setItem('liveface.talking', 'quiet')")
-        page.goto(server.url)
+        page.add_init_script(
+            """sessionStorage.setItem("liveface.talking", "quiet");
+            addEventListener("DOMContentLoaded", () => {
+                const button = document.querySelector("#unmute");
+                const seen = new MutationObserver(() => button.hidden || console.log("sound is refused"));
+                seen.observe(button, { attributes: true });
+            });"""
+        )
+        with page.expect_console_message(lambda message: message.text == "sound is refused", timeout=LIVE_MS):
+            page.goto(server.url)
         live(page)
         playing(page)
         assert page.is_visible("#unmute")
