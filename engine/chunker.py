@@ -157,6 +157,7 @@ class Chunker:
         self._memory: Floats = np.zeros(2 * LOWPASS_HALF, np.float32)
         self._run = _Run(HEARD_RATE)
         self._anchor: int | None = None  # the source's date of the run's first sample
+        self._skipped = 0  # seconds that may still come, and will be late
 
     @property
     def position(self) -> int:
@@ -191,6 +192,17 @@ class Chunker:
         needed = (run.made + missing - 1) * run.rate // HEARD_RATE + 1 - run.heard
         return self._silence(needed, arrived)
 
+    def skip(self, until_pts: int) -> None:
+        """As `fill`, for a stretch of any length that nobody will hear: whole seconds are not even made. Sound that
+        comes for these dates later is late, not a leap."""
+        seconds = max(0, until_pts - self.position) // HEARD_RATE
+        self._run.heard += seconds * self._run.rate
+        self._run.made += seconds * HEARD_RATE
+        self._pts += seconds * HEARD_RATE
+        self.invented += seconds * HEARD_RATE
+        self._skipped += seconds
+        self.fill(until_pts)
+
     def flush(self, arrived: float = 0.0) -> None:
         """End a segment: pad the last chunk with silence. The next dates begin anew."""
         if self._filled:
@@ -223,7 +235,7 @@ class Chunker:
         if self._anchor is None:
             self._anchor = pts - run.heard
         ahead = pts - (self._anchor + run.heard)
-        if abs(ahead) > SILENCE_MOST_SECONDS * run.rate:
+        if ahead > SILENCE_MOST_SECONDS * run.rate or -ahead > (SILENCE_MOST_SECONDS + self._skipped) * run.rate:
             self.resyncs += 1
             self._anchor = pts - run.heard
         elif ahead > run.rate // 1_000:
@@ -233,6 +245,7 @@ class Chunker:
             self.late += late * HEARD_RATE // run.rate
             self.behind = max(0, -ahead - len(mono)) * HEARD_RATE // run.rate
             return mono[late:]
+        self._skipped = 0
         return mono
 
     def _silence(self, count: int, arrived: float) -> int:

@@ -15,6 +15,8 @@ how long a missing chunk is waited for and how far ahead of time a burst may run
   seconds (then the oldest goes), and quiet chunks are left out while any wait, so that a stall is caught up with in
   the next pause.
 - Speech is bounded to SPEECH_MOST seconds; `room` says how much more may come.
+- When nobody asked for STALL seconds (the event loop stood still), what was missed is not made up for: the timeline
+  leaps to the present, so that a long stall does not breed a longer one. Queued speech and undated sound wait it out.
 """
 
 from collections import deque
@@ -34,6 +36,9 @@ LEAD_SECONDS = 0.050
 LATE_CALLS = 10
 LONGER_MOST_SECONDS = 0.5
 """How much longer the way of the live sound may become at once; a larger step is one of dates."""
+
+STALL_SECONDS = 0.400
+"""What was missed in less is called at once; what was missed in more would come too late to be played."""
 
 IDLE_AFTER_SECONDS = 0.200
 """Without live sound for this long nothing is missing: there simply is none."""
@@ -97,10 +102,13 @@ class Listener:
         """Quiet live chunks left out to catch up."""
         self.starved = 0
         """Live chunks that did not come in time and were called as silence."""
+        self.leapt = 0
+        """Chunks of the timeline that were never called, as nobody asked for them in time."""
         self._live = Chunker()
         self._ready: deque[AudioChunk] = deque()
         self._live_position = 0
         self._last_live: float | None = None
+        self._dated = False
         self._late: tuple[int, float] | None = None
         """The last sample, in 48 kHz, of the newest live sound that came after its time had been called, and when."""
         self._late_calls = 0
@@ -121,6 +129,7 @@ class Listener:
     def push_live(self, pcm: Sound, rate: int, pts: int | None, arrived: float) -> None:
         """Sound in real time; `pts` counts samples at `rate`, or None for "right after the last"."""
         self._last_live = arrived
+        self._dated = pts is not None
         late = self._live.late
         self._live.push(pcm, rate, pts=pts, arrived=arrived)
         all_late = pts is not None and len(pcm) > 0 and self._live.late - late >= len(pcm) * HEARD_RATE // rate
@@ -207,8 +216,26 @@ class Listener:
             return None if speech is None else self._listened(None, speech)
         if self._origin is None:
             self._origin = now - self.position * CHUNK_SECONDS
+        self._leap(now)
         live = self._called(now)
         return None if live is None else self._listened(live, self._speech())
+
+    def _leap(self, now: float) -> None:
+        """Leave out what nobody asked for in time; live sound with dates of then goes with it."""
+        assert self._origin is not None
+        turn = self._origin + (self.position + 1) * CHUNK_SECONDS
+        missed = int((now - turn - self._patience(now)) / CHUNK_SECONDS)
+        if missed * CHUNK_SECONDS < STALL_SECONDS:
+            return
+        self.position += missed
+        self.leapt += missed
+        if not self._dated:
+            return
+        self._live_position += missed * HEARD_CHUNK
+        self._live.skip(self._live_position)
+        self._ready.extend(self._live.take())
+        while self._ready and self._ready[0].pts < self._live_position:
+            self._ready.popleft()
 
     def _called(self, now: float) -> AudioChunk | None:
         assert self._origin is not None
@@ -222,8 +249,9 @@ class Listener:
                 self.skipped += 1
             chunk = self._ready.popleft()
             end = chunk.arrived if chunk.arrived > 0 else now
-            if chunk.invented:
-                # It became whole by what came after a hole, so it is as late as that.
+            if chunk.invented or end > turn + PATIENCE_SECONDS:
+                # It became whole by what came after a hole, so it is as late as that; or the loop stood still for a
+                # moment, which says nothing of the way either.
                 self._overdue = True
             else:
                 self._origin = max(self._origin - ORIGIN_LEAK_SECONDS, end - (self.position + 1) * CHUNK_SECONDS)

@@ -150,6 +150,9 @@ class Pipeline:
         position = listened.chunk.pts // HEARD_CHUNK
         coming = Coming(position, listened, asyncio.get_running_loop().create_future(), self.clock.now())
         coming.answer.add_done_callback(lambda answer: self._answered(coming, answer))
+        if self._asked and position - self._asked[-1].position > 1:
+            for before in self._asked:  # the listener leapt: they are answered that much later
+                before.overdue = True
         self._asked.append(coming)
         self._coming.append(coming)
         self._more.set()

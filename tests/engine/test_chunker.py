@@ -510,3 +510,22 @@ def test_sound_of_another_kind_is_refused_and_changes_nothing(pcm, says):
     assert chunker.position == 0
     chunker.push(noise(640), 16_000)
     assert len(chunker.take()) == 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, HEARD_RATE])
+def test_a_skipped_hour_is_not_made_and_its_sound_is_late_when_it_comes(rate: int) -> None:
+    chunker = Chunker()
+    second = noise(rate)
+    chunker.push(second, rate, pts=0)
+    chunker.take()
+    until = 3_601 * HEARD_RATE
+    chunker.skip(until)
+    assert len(chunker.take()) <= 26
+    assert until <= chunker.position <= until + 5
+    chunker.push(second, rate, pts=600 * rate)
+    assert (chunker.resyncs, chunker.take(), chunker.late) == (0, [], HEARD_RATE)
+    chunker.push(second, rate, pts=3_601 * rate)
+    assert chunker.resyncs == 0
+    assert chunker.take()[0].pts == until
+    chunker.push(second, rate, pts=600 * rate)
+    assert chunker.resyncs == 1, "after sound in time, an hour back is a leap of dates again"

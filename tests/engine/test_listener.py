@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from engine.listener import IDLE_AFTER_SECONDS, PATIENCE_SECONDS, Listened, Listener, Pacing, SpeechFullError
+from engine.listener import (
+    IDLE_AFTER_SECONDS,
+    PATIENCE_SECONDS,
+    STALL_SECONDS,
+    Listened,
+    Listener,
+    Pacing,
+    SpeechFullError,
+)
 from models.rates import CHUNK_SECONDS, HEARD_CHUNK, HEARD_RATE
 
 PACKET = 960
@@ -75,6 +83,57 @@ def test_a_stall_is_silence_and_the_sound_that_comes_late_is_left_out() -> None:
     ends = [h.chunk.arrived - 10.0 - (h.chunk.pts + HEARD_CHUNK) / HEARD_RATE for h in after[2:]]
     before = heard[10].chunk.arrived - 10.0 - (heard[10].chunk.pts + HEARD_CHUNK) / HEARD_RATE
     assert np.median(ends) == pytest.approx(before, abs=0.021), "latency is back where it was"
+
+
+@pytest.mark.parametrize("stall", [0.5, 3.0, 60.0, 3_600.0])
+def test_a_long_stall_of_the_loop_does_not_breed_a_longer_one(stall: float) -> None:
+    """Nobody asked for so long; what comes out then is the present, not every silent chunk that was missed."""
+    listener = Listener()
+    heard = call(listener, [None] * 100)
+    woken = 12.0 + stall
+    after = listener.take(woken)
+    assert len(after) * CHUNK_SECONDS < STALL_SECONDS
+    gap = after[0].chunk.pts - heard[-1].chunk.pts
+    assert gap / HEARD_RATE == pytest.approx(stall, abs=0.1), "the timeline is where the clock is"
+    assert listener.leapt == gap // HEARD_CHUNK - 1
+    assert len(listener.take(woken + CHUNK_SECONDS + 0.001)) == 1
+
+
+@pytest.mark.parametrize("stall", [0.1, 0.3, 0.5, 0.7, 1.5, 4.0])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_stall_of_the_loop_amid_speech_costs_what_was_said_then_and_no_latency(stall: float, odd: int) -> None:
+    """The packets of the stall wait in the socket and come one by one afterwards, with their own dates."""
+    listener = Listener()
+    heard = call(listener, list(range(100 + odd)))
+    missed = round(stall / 0.020)
+    now = 10.0 + 0.020 * (99 + odd) + stall
+    for number in range(100 + odd, 100 + odd + missed):
+        listener.push_live(VOICE[number * PACKET : (number + 1) * PACKET], HEARD_RATE, number * PACKET, now)
+        heard += listener.take(now)
+    said = len(heard)
+    heard += call(listener, list(range(100 + odd + missed, 500)), start=now + 0.020)
+    ends = [h.chunk.arrived - 10.0 - (h.chunk.pts + HEARD_CHUNK) / HEARD_RATE for h in heard[said + 2 :]]
+    before = heard[10].chunk.arrived - 10.0 - (heard[10].chunk.pts + HEARD_CHUNK) / HEARD_RATE
+    assert max(ends) == pytest.approx(before, abs=0.021), "latency is back where it was"
+    assert not any(h.chunk.invented for h in heard[said + 2 :])
+    assert np.abs(sounds(heard[said + 2 :])).reshape(-1, HEARD_CHUNK).max(1).min() > 1_000
+
+
+def test_a_stall_of_the_loop_loses_no_word_that_was_queued_or_has_no_date() -> None:
+    queued = Listener(Pacing.BURST)
+    queued.push_speech("one", VOICE[: 25 * HEARD_CHUNK], HEARD_RATE)
+    heard = queued.take(0.0)
+    for step in range(60):
+        heard += queued.take(5.0 + 0.04 * step)
+    np.testing.assert_array_equal(sounds([h for h in heard if h.segment_id]), VOICE[: 25 * HEARD_CHUNK])
+
+    undated = Listener()
+    heard = call(undated, list(range(50)), dated=False)
+    undated.push_live(VOICE[50 * PACKET : 100 * PACKET], HEARD_RATE, None, 12.0)
+    for step in range(60):
+        heard += undated.take(12.0 + 0.04 * step)
+    spoken = [h for h in heard if np.abs(h.chunk.heard).max() > 0]
+    np.testing.assert_array_equal(sounds(spoken), VOICE[: 100 * PACKET])
 
 
 def test_one_lost_packet_is_waited_for_no_longer_than_the_patience() -> None:

@@ -124,6 +124,25 @@ async def test_a_late_picture_is_skipped_and_never_queued() -> None:
         assert late[-1][0] - late[-1][1].arrived == pytest.approx(0.010, abs=0.003)
 
 
+@pytest.mark.parametrize("lookahead", [0, 2])
+async def test_a_stall_of_the_loop_moves_no_beat_and_floods_no_model(lookahead: int) -> None:
+    """The loop stands still for 10 s. A handful of chunks goes to the model then, and the next words are in time."""
+    async with on_stage(lookahead) as stage:
+        await stage.speak(3.0)
+        before, asked = len(stage.left), len(stage.worker.seats[0].calls)
+        stage.clock.jump(10.0)
+        await settle()
+        assert len(stage.worker.seats[0].calls) - asked <= 3
+        stage.sent += 500  # said meanwhile
+        await stage.speak(2.0)
+        after = stage.left[before:]
+        pts = [moment.pts for _, moment in after]
+        assert pts == sorted(set(pts))
+        assert pts[-1] / HEARD_RATE == pytest.approx(15.0, abs=0.2), "the timeline is where the clock is"
+        waits = [at - moment.arrived for at, moment in after if moment.arrived][lookahead + 2 :]
+        assert max(waits) == pytest.approx(0.010 + lookahead * CHUNK_SECONDS, abs=0.003)
+
+
 async def test_a_lost_worker_leaves_the_loop_picture_and_the_sound() -> None:
     async with on_stage(1) as stage:
         await stage.speak(2.0)
