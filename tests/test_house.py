@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     # A file imports only files of lower floors. The first knows nothing of the engine.
-    {"audiofile", "avatars", "clock", "config", "limits", "logs", "media", "metrics", "tokens", "voices"},
+    {"audiofile", "avatars", "clock", "config", "limits", "logs", "media", "memory", "metrics", "tokens", "voices"},
     {
         "access",
         "channel",
