@@ -18,7 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -27,10 +27,11 @@ import numpy as np
 
 from engine.clock import Clock
 from models.rates import CHUNK
-from models.runtime import AvatarCard, Floats, OpenRuntime, Out, Row, Runtime, Wants
+from models.runtime import AvatarCard, Floats, OpenRuntime, Out, Pictures, Row, Runtime, Wants
 from models.runtime.child import Orders
 from models.runtime.choose import open_runtime
-from models.runtime.rings import Rings, anonymous, map_loops
+from models.runtime.loops import LoopFiles, LoopStore, Place, place_of
+from models.runtime.rings import Rings, anonymous
 from models.runtime.sanity import Sane
 from models.runtime.serve import Numbered, serve
 
@@ -159,6 +160,7 @@ class Worker:
         self._sequence = 0
         self._pending: dict[int, tuple[Seat, asyncio.Future[Out]]] = {}
         self._host: Host | None = None
+        self._loops: Loops | None = None  # outlives the processes that decode into it
         self._canary: Seat | None = None
         self._dying: Host | None = None
         self._lost = asyncio.Event()
@@ -221,7 +223,12 @@ class Worker:
         return await self._canary.hear(silence, loop_index=0, wants=Wants.PICTURE, reset=True)
 
     async def __aenter__(self) -> Self:
-        self._host = await self._open()
+        self._loops = None if self._inline else Loops()
+        try:
+            self._host = await self._open()
+        except BaseException:
+            self._close_loops()
+            raise
         card = next(iter(self._cards.values()), None)
         if card is not None:
             self._canary = Seat(self, self._slots, 1, card)
@@ -241,8 +248,14 @@ class Worker:
         self._fail_pending("the worker is closed")
         if host is not None:
             await host.close()
+        self._close_loops()
         self._cards = {}
         self._canary = None
+
+    def _close_loops(self) -> None:
+        if self._loops is not None:
+            self._loops.close()
+            self._loops = None
 
     def _send(self, seat: Seat, row: Row) -> "asyncio.Future[Out]":
         answer: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
@@ -284,10 +297,10 @@ class Worker:
 
     async def _open(self) -> "Host":
         host: Host
-        if self._inline:
+        if self._loops is None:
             host = ThreadHost(self._terms, self._answered, self._lose)
         else:
-            host = ProcessHost(self._terms, self._cards, self._answered, self._lose)
+            host = ProcessHost(self._terms, self._loops, self._answered, self._lose)
         try:
             opened = await host.open()
         except BaseException:
@@ -383,6 +396,28 @@ class Opened:
     reason: str
 
 
+class Loops(LoopFiles):
+    """The loop pictures, kept while one process of the model follows another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mapped: dict[Place, Pictures] = {}
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(self._mapped)
+
+    def at(self, place: Place) -> Pictures:
+        """Each is mapped once."""
+        if place not in self._mapped:
+            self._mapped[place] = LoopStore(self.memory, self.disk).map(place)
+        return self._mapped[place]
+
+    def close(self) -> None:
+        self._mapped.clear()
+        super().close()
+
+
 Answered = Callable[[int, Out], None]
 Lost = Callable[[str], None]
 
@@ -415,9 +450,9 @@ class Host(Protocol):
 class ProcessHost:
     """The runtime in a child process, behind rings of shared memory."""
 
-    def __init__(self, terms: Terms, known: Mapping[str, AvatarCard], answered: Answered, lost: Lost) -> None:
+    def __init__(self, terms: Terms, loops: Loops, answered: Answered, lost: Lost) -> None:
         self._terms = terms
-        self._known = known  # cards whose loops are mapped already
+        self._loops = loops
         self._answered = answered
         self._lost = lost
         self._process: subprocess.Popen[bytes] | None = None
@@ -443,7 +478,7 @@ class ProcessHost:
         self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         lifeline_end, self._lifeline = self._own(*os.pipe())
         self._status, status_end = self._own(*os.pipe())
-        self._ring_memory, loop_memory = self._own(anonymous("rings"), anonymous("loops"))
+        (self._ring_memory,) = self._own(anonymous("rings"))
         self._rows_bell, self._outs_bell = self._own(os.eventfd(0), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         assert isinstance(self._terms.backend, str)
         orders = Orders(
@@ -452,12 +487,13 @@ class ProcessHost:
             slots=self._terms.slots,
             lookahead=self._terms.lookahead,
             capacity=self._capacity,
-            publish_loops=not self._known,
             parent=os.getpid(),
             rows_bell=self._rows_bell,
             outs_bell=self._outs_bell,
             ring_memory=self._ring_memory,
-            loop_memory=loop_memory,
+            loop_memory=self._loops.memory,
+            loop_disk=self._loops.disk,
+            loop_places=[asdict(place) for place in self._loops.places],
             status=status_end,
         )
         self._process = self._start(orders, lifeline_end)
@@ -468,13 +504,9 @@ class ProcessHost:
         loop.add_reader(self._status, self._listen)
         told = await self._ready
         self._rings = Rings(self._ring_memory, self._capacity, told["picture_bytes"])
-        if self._known:
-            loops = [card.loop for card in self._known.values()]
-        else:
-            loops = map_loops(loop_memory, told["starts"], told["shapes"])
-        self._disown(loop_memory)
+        loops = [self._loops.at(place_of(told)) for told in told["places"]]
         loop.add_reader(self._outs_bell, self.collect)
-        cards = [AvatarCard(**fields, loop=pictures) for fields, pictures in zip(told["cards"], loops, strict=False)]
+        cards = [AvatarCard(**fields, loop=pictures) for fields, pictures in zip(told["cards"], loops, strict=True)]
         self._places = {card.name: place for place, card in enumerate(cards)}
         return Opened({card.name: card for card in cards}, told["reason"])
 
@@ -488,7 +520,7 @@ class ProcessHost:
             stdin=lifeline_end,
             stdout=2,  # whatever a library prints is no part of our own output
             start_new_session=True,  # Ctrl-C is for the server, which ends the child when the sessions are told
-            pass_fds=(orders.rows_bell, orders.outs_bell, orders.ring_memory, orders.loop_memory, orders.status),
+            pass_fds=(orders.rows_bell, orders.outs_bell, orders.ring_memory, orders.status, *self._loops.descriptors),
             env=single | dict(os.environ) | {"PYTHONPATH": path},
         )
 

@@ -253,8 +253,13 @@ def checked_tensors(what: str, content: bytes, expected: Tensors) -> dict[str, A
 
 def decode_loop(avatar: Avatar) -> Bytes:
     """The reference loop in I420, [frames, height * 3 / 2, width], even in both directions."""
+    return np.stack(list(loop_frames(avatar)))
+
+
+def loop_frames(avatar: Avatar) -> Iterator[Bytes]:
+    """Its pictures one by one, since a long loop is larger than memory may be."""
     content = io.BytesIO(avatar.read("loop.mp4"))
-    planes: list[Bytes] = []
+    frames = 0
     try:
         with av.open(content, "r", format="mp4") as container:
             stream = container.streams.video[0]
@@ -265,14 +270,14 @@ def decode_loop(avatar: Avatar) -> Bytes:
                 raise PackageError(f"{avatar.name}: loop.mp4 is {width}x{height}; both must be even")
             stream.thread_count = 1
             for frame in container.decode(stream):
-                if len(planes) == MOST_FRAMES or (frame.width, frame.height) != (width, height):
+                if frames == MOST_FRAMES or (frame.width, frame.height) != (width, height):
                     raise PackageError(f"{avatar.name}: loop.mp4 changes its size or has too many frames")
-                planes.append(np.asarray(frame.to_ndarray(format="yuv420p"), np.uint8))
+                frames += 1
+                yield np.asarray(frame.to_ndarray(format="yuv420p"), np.uint8)
     except (av.FFmpegError, IndexError) as error:
         raise PackageError(f"{avatar.name}: loop.mp4 cannot be decoded: {error}") from error
-    if not planes:
+    if not frames:
         raise PackageError(f"{avatar.name}: loop.mp4 has no pictures")
-    return np.stack(planes)
 
 
 # The shelf: avatars that are installed

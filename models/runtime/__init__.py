@@ -17,6 +17,19 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
+class Pictures(Protocol):
+    """A loop's pictures in I420, read-only: an array of uint8 [frames, height * 3 / 2, width], or what behaves so."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Bytes:
+        """[height * 3 / 2, width]"""
+        ...
+
+
 STAGES = ("features", "landmarks", "render", "place")
 """What `Out.stage_seconds` may tell apart: sound to features, to landmarks, to a mouth, into the loop frame."""
 
@@ -40,7 +53,7 @@ class AvatarCard:
     width: int
     height: int
     lookahead: int  # K in frames: the step that hears chunk n answers for chunk n - K
-    loop: Bytes  # [frames, height * 3 / 2, width]: the reference loop in I420
+    loop: Pictures  # [frames, height * 3 / 2, width]: the reference loop in I420
     synthetic: bool = True
     label: str = "AI"
 

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from models.runtime import Out, Runtime
 from models.runtime.choose import open_runtime
-from models.runtime.rings import Rings, card_fields, store_loops
+from models.runtime.loops import LoopStore, place_of
+from models.runtime.rings import Rings, card_fields
 from models.runtime.sanity import Sane
 from models.runtime.serve import Numbered, serve
 
@@ -33,12 +35,13 @@ class Orders:
     slots: int
     lookahead: int | None
     capacity: int  # records in each ring
-    publish_loops: bool
     parent: int
     rows_bell: int
     outs_bell: int
     ring_memory: int
     loop_memory: int
+    loop_disk: int  # -1: there is none
+    loop_places: list[dict[str, Any]]  # of loops that an earlier process decoded
     status: int
 
     def to_json(self) -> str:
@@ -82,16 +85,18 @@ def main() -> int:
     die_with(orders.parent)
     for asked in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server decides when to end
         signal.signal(asked, signal.SIG_IGN)
+    store = LoopStore(orders.loop_memory, orders.loop_disk, places=[place_of(told) for told in orders.loop_places])
     try:
-        runtime, reason = open_runtime(
-            orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
-        )
+        with store.serving():
+            runtime, reason = open_runtime(
+                orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
+            )
     except Exception as error:
         tell(orders.status, failed=one_line(error))
         return 1
     sane = Sane(runtime)
     try:
-        serve(sane, RingLink(orders, publish(orders, runtime, reason), list(runtime.cards)))
+        serve(sane, RingLink(orders, publish(orders, runtime, reason, store), list(runtime.cards)))
     except Exception as error:
         tell(orders.status, lost=one_line(error))
         return 1
@@ -99,18 +104,16 @@ def main() -> int:
     return 0
 
 
-def publish(orders: Orders, runtime: Runtime, reason: str) -> Rings:
-    """Make the shared memory and say that this process is ready."""
+def publish(orders: Orders, runtime: Runtime, reason: str, store: LoopStore) -> Rings:
+    """Make the rings' memory and say that this process is ready."""
     cards = list(runtime.cards.values())
     largest = max((card.width * card.height * 3 // 2 for card in cards), default=0)
     Rings.resize(orders.ring_memory, orders.capacity, largest)
-    starts = store_loops(orders.loop_memory, [card.loop for card in cards]) if orders.publish_loops else []
     tell(
         orders.status,
         reason=reason,
         picture_bytes=largest,
-        starts=starts,
-        shapes=[card.loop.shape for card in cards],
+        places=[asdict(store.publish(card)) for card in cards],
         cards=[card_fields(card) for card in cards],
     )
     return Rings(orders.ring_memory, orders.capacity, largest)

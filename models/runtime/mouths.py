@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from models import face
 from models.avatar import Array
-from models.runtime import Bytes, Floats, Roi
+from models.runtime import Bytes, Floats, Pictures, Roi
 from models.runtime.articulation import BITE, FUNNEL, OPENING, PRESS, REST, ROUNDING, TEETH, WIDTH
 
 Taps = tuple[npt.NDArray[np.int32], Floats, Floats]
@@ -145,7 +145,7 @@ def _most(places: list[int], key: Floats) -> int | None:
 class Painter:
     """Mixes mouths and lays them into the frames of one loop."""
 
-    def __init__(self, mouths: dict[str, Array], similarity: Floats, loop: Bytes) -> None:
+    def __init__(self, mouths: dict[str, Array], similarity: Floats, loop: Pictures) -> None:
         patches = mouths["patches"]
         self._height, self._width = patches.shape[1:3]
         yuv = patches.astype(np.float32) @ RGB_TO_YUV.T + YUV_OFFSET

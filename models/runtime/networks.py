@@ -24,9 +24,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from models.avatar import Avatar, PackageError, decode_loop
+from models.avatar import Avatar, PackageError
 from models.rates import CHUNK, FACE, POINTS
-from models.runtime import AvatarCard, Bytes, Floats, Out, Roi, Row, Wants
+from models.runtime import AvatarCard, Bytes, Floats, Out, Roi, Row, Wants, loops
 from models.runtime.slots import Slots, batches, bucket, buckets
 
 KIND: Final = "learned"
@@ -135,7 +135,7 @@ class Learned:
             raise ValueError(
                 f"{avatar.name} was taught with a look-ahead of {avatar.lookahead} frames, not {lookahead}"
             )
-        loop = decode_loop(avatar)
+        loop = loops.keep(avatar)
         self.card = AvatarCard(
             name=avatar.name,
             revision=avatar.revision,

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from models import face
-from models.avatar import LOOP, MOUTHS, Avatar, PackageError, decode_loop, read_avatar
+from models.avatar import LOOP, MOUTHS, Avatar, PackageError, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
-from models.runtime import AvatarCard, Floats, Out, Row, Wants
+from models.runtime import AvatarCard, Floats, Out, Row, Wants, loops
 from models.runtime.hearing import ByRule, Hearing
 from models.runtime.mouths import Choice, Painter
 
@@ -43,7 +43,7 @@ class Presenter:
     def __init__(self, avatar: Avatar, lookahead: int) -> None:
         if avatar.kind != "plain":
             raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}; the plain runtime opens only plain ones")
-        loop = decode_loop(avatar)
+        loop = loops.keep(avatar)
         motion = avatar.tensors("loop.safetensors", LOOP)
         mouths = avatar.tensors("mouths.safetensors", MOUTHS)
         if len(motion["points"]) != len(loop):

@@ -1,4 +1,4 @@
-"""Memory shared by the model's process and its owner: rows one way, answers the other, and the loop pictures.
+"""Memory shared by the model's process and its owner: rows one way, answers the other.
 
 Everything lives in anonymous memory (memfd), so nothing is left behind when both sides are gone, however they went.
 A ring is an array of fixed-size records. Its reader learns how many are new from an eventfd, which is also the memory
@@ -169,32 +169,6 @@ class Rings:
         """Unmap. The rings are not to be used afterwards."""
         del self._rows, self._outs
         self._map.close()
-
-
-def store_loops(memory: int, loops: Sequence[Bytes]) -> list[int]:
-    """Write the loop pictures one after another, on page boundaries, and return where each begins."""
-    starts: list[int] = []
-    end = 0
-    for loop in loops:
-        starts.append(end)
-        end += -(-loop.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    os.ftruncate(memory, end)
-    with mmap.mmap(memory, end) as whole:
-        for start, loop in zip(starts, loops, strict=True):
-            view = np.frombuffer(whole, np.uint8, loop.size, offset=start).reshape(loop.shape)
-            view[:] = loop
-            del view
-    return starts
-
-
-def map_loops(memory: int, starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> list[Bytes]:
-    """The same pictures, not copied, read-only; the memory lives as long as an array of it does."""
-    whole = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
-    loops: list[Bytes] = []
-    for start, shape in zip(starts, shapes, strict=True):
-        count = int(np.prod(shape))
-        loops.append(np.frombuffer(whole, np.uint8, count, offset=start).reshape(shape))
-    return loops
 
 
 def card_fields(card: Any) -> dict[str, Any]:

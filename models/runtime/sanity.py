@@ -64,7 +64,7 @@ class Sane:
             return False
         card = self.cards[row.avatar]
         height, width = roi.luma.shape
-        under = card.loop[row.loop_index % card.frames, roi.y : roi.y + height, roi.x : roi.x + width]
+        under = card.loop[row.loop_index % card.frames][roi.y : roi.y + height, roi.x : roi.x + width]
         return int(np.ptp(under)) >= TEXTURED
 
     def close(self) -> None:

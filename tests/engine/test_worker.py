@@ -278,6 +278,23 @@ async def test_a_painted_avatar_speaks_through_the_process(tmp_path: Path) -> No
         assert (shut.roi.luma.astype(int) - opened.roi.luma).max() > 60  # the inside of the mouth is dark
 
 
+async def test_a_process_that_takes_anothers_place_finds_the_loops_decoded(tmp_path: Path) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    async with Worker([package], 1, "plain", clock=RealClock()) as worker:
+        assert worker._loops is not None
+        memory, loop = worker._loops.memory, worker.cards["ellipse"].loop
+        before, pictures = os.fstat(memory).st_size, [loop[index].copy() for index in range(len(loop))]
+        assert worker.process_id is not None
+        os.kill(worker.process_id, signal.SIGKILL)
+        await lost(worker)
+        await back(worker)
+        assert os.fstat(memory).st_size == before == loop.shape[0] * loop.shape[1] * loop.shape[2]
+        assert all((loop[index] == picture).all() for index, picture in enumerate(pictures))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(memory)
+    assert (loop[0] == pictures[0]).all()  # whoever still holds a loop may look at it
+
+
 async def test_an_avatar_that_changed_on_disk_is_not_taken_for_the_one_that_was_shown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,12 +31,13 @@ class Owner:
             slots=2,
             lookahead=None,
             capacity=4,
-            publish_loops=True,
             parent=os.getpid() if parent is None else parent,
             rows_bell=self.rows_bell,
             outs_bell=self.outs_bell,
             ring_memory=self.rings_memory,
             loop_memory=loops,
+            loop_disk=-1,
+            loop_places=[],
             status=status,
         )
         self.process = subprocess.Popen(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.rates import CHUNK, DENSE_POINTS, FACE, POINTS
 from models.runtime import AvatarCard, Out, Roi, Row, Wants
-from models.runtime.rings import Rings, anonymous, card_fields, map_loops, store_loops
+from models.runtime.rings import Rings, anonymous, card_fields
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +79,6 @@ def test_an_answer_comes_out_as_it_went_in(
             assert (ours == theirs).all()
     assert (again.stage_seconds is None) == (not has[4])
     assert again.stage_seconds is None or again.stage_seconds["render"] == 0.5
-
-
-def test_loops_are_shared_and_read_only() -> None:
-    loops = [np.random.default_rng(n).integers(0, 256, (n, 96, 64), np.uint8) for n in (2, 5)]
-    memory = anonymous("test")
-    starts = store_loops(memory, loops)
-    mapped = map_loops(memory, starts, [loop.shape for loop in loops])
-    os.close(memory)
-    assert all((ours == theirs).all() for ours, theirs in zip(loops, mapped, strict=True))
-    with pytest.raises(ValueError, match="read-only"):
-        mapped[0][0, 0, 0] = 1
 
 
 def test_a_card_without_its_loop_makes_the_same_card() -> None:
