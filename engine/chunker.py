@@ -24,13 +24,14 @@ tests hold ours against soxr's best quality.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.media import AudioChunk, Floats, Heard
-from models.rates import HEARD_CHUNK, HEARD_RATE, SAMPLE_RATE
+from engine.media import AudioChunk, Heard
+from models.rates import CHUNK, HEARD_CHUNK, HEARD_RATE, SAMPLE_RATE
 
 RATE_LEAST = 8_000
 RATE_MOST = HEARD_RATE
@@ -40,8 +41,12 @@ SILENCE_MOST_SECONDS = 1
 PHASES_MOST = 1024
 """Fractions of a source sample with a kernel of their own; rates that need more get the one just below."""
 
-FEW_PHASES = 8
-"""Up to so many kernels (8, 12, 16, 24, 32 kHz) each runs over its own windows; more are gathered sample by sample."""
+PERIOD_MOST = 640
+"""Rates whose kernels come round within so many 48 kHz samples (all usual ones) are made block by block, each a product
+of matrices; others are gathered sample by sample."""
+
+BLOCK = 48
+"""48 kHz samples that a block has at least: 1 ms."""
 
 LOWPASS_HALF = 72
 FEATURE_DELAY = LOWPASS_HALF * SAMPLE_RATE // HEARD_RATE
@@ -60,12 +65,33 @@ def _windowed_sinc(distance: Doubles, half: int, cutoff: float) -> Doubles:
     return taps
 
 
-def _unity(taps: Doubles) -> Floats:
-    """The same with a gain of 1 at 0 Hz."""
-    return np.asarray(taps / taps.sum(axis=-1, keepdims=True), np.float32)
+def _unity(taps: Doubles) -> Doubles:
+    """The same with a gain of 1 at 0 Hz, in whole multiples of 2^-32: times s16 they are exact in float64, and so are
+    their sums. Whoever adds them up, in any order and however the sound was cut, gets the same."""
+    exact: Doubles = np.ldexp(np.rint(np.ldexp(taps / taps.sum(axis=-1, keepdims=True), 32)), -32)
+    return exact
+
+
+def _banded(kernels: Doubles, begins: Sequence[int]) -> Doubles:
+    """[reach, outputs]: column o holds kernel o from row `begins[o]` on, so that a stretch of sound times it is all
+    outputs of a block."""
+    matrix = np.zeros((begins[-1] + kernels.shape[1], len(begins)))
+    for column, begin in enumerate(begins):
+        matrix[begin : begin + kernels.shape[1], column] = kernels[column % len(kernels)]
+    return matrix
+
+
+def _blocks(sound: Doubles, step: int, count: int, matrix: Doubles) -> Doubles:
+    """The outputs of `count` blocks; each begins `step` samples of `sound` after the one before."""
+    overlapping: Doubles = np.ndarray((count, len(matrix)), np.float64, sound, strides=(8 * step, 8))
+    made: Doubles = (overlapping.copy() @ matrix).reshape(-1)
+    return made
 
 
 _LOWPASS = _unity(_windowed_sinc(np.arange(-LOWPASS_HALF, LOWPASS_HALF + 1.0), LOWPASS_HALF, 7_600 / HEARD_RATE))
+_LOWPASS_BLOCK = 16
+"""Features of a block."""
+_LOWPASS_MATRIX = _banded(_LOWPASS[None], range(0, _STEP * _LOWPASS_BLOCK, _STEP))
 
 
 def kernel_half(rate: int) -> int:
@@ -74,13 +100,24 @@ def kernel_half(rate: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _kernels(rate: int) -> Floats:
+def _kernels(rate: int) -> Doubles:
     """[phases, taps]: row f interpolates at the fraction f / phases after the middle of its window."""
     half = kernel_half(rate)
     phases = min(HEARD_RATE // math.gcd(rate, HEARD_RATE), PHASES_MOST)
     fraction = np.arange(0.0, phases)[:, None] / phases
     distance = np.arange(1.0 - half, half + 1.0)[None, :] - fraction
     return _unity(_windowed_sinc(distance, half, 0.47))
+
+
+@lru_cache(maxsize=16)
+def _block(rate: int) -> tuple[int, int, Doubles]:
+    """Source samples of a block, its 48 kHz samples, and the matrix from one (and the taps before it) to the other."""
+    common = math.gcd(rate, HEARD_RATE)
+    period = HEARD_RATE // common
+    periods = max(1, BLOCK // period)
+    order = [output * rate % HEARD_RATE // common for output in range(period)]
+    begins = [output * rate // HEARD_RATE for output in range(period * periods)]
+    return rate // common * periods, period * periods, _banded(_kernels(rate)[order], begins)
 
 
 class _Run:
@@ -92,43 +129,45 @@ class _Run:
         """Source samples in, invented ones too."""
         self.made = 0
         """48 kHz samples out."""
-        self._tail: Heard = np.zeros(2 * kernel_half(rate), np.int16)
+        self._taps = 2 * kernel_half(rate)
+        self._blocked = rate < HEARD_RATE and HEARD_RATE // math.gcd(rate, HEARD_RATE) <= PERIOD_MOST
+        self._tail: Doubles = np.zeros(self._taps + (_block(rate)[0] if self._blocked else 0))
 
     def interpolate(self, pcm: Heard) -> Heard:
         """Every 48 kHz sample that `pcm` completes. The result does not depend on how the sound was cut into calls."""
-        self.heard += len(pcm)
+        before, self.heard = self.heard, self.heard + len(pcm)
+        begin, self.made = self.made, -(-self.heard * HEARD_RATE // self.rate)
         if self.rate == HEARD_RATE:
-            self.made = self.heard
             return pcm
         sound = np.concatenate([self._tail, pcm])
-        self._tail = sound[len(sound) - len(self._tail) :].copy()
-        begin, self.made = self.made, -(-self.heard * HEARD_RATE // self.rate)
-        # Row n of the windows ends with source sample n + offset, the newest that an output may use.
-        windows = np.lib.stride_tricks.sliding_window_view(sound.astype(np.float32), len(self._tail))
-        offset = self.heard - len(pcm) - 1
-        return _s16(_interpolate(windows, offset, self.rate, begin, self.made))
+        # sound[n - first] is source sample n.
+        first = before - len(self._tail)
+        self._tail = sound[len(pcm) :].copy()
+        if begin == self.made:
+            return np.empty(0, np.int16)
+        return _s16((self._by_blocks if self._blocked else self._one_by_one)(sound, first, begin))
 
+    def _by_blocks(self, sound: Doubles, first: int, begin: int) -> Doubles:
+        block, outputs, matrix = _block(self.rate)
+        index = begin // outputs
+        count = -(-self.made // outputs) - index
+        whole = np.zeros((count - 1) * block + len(matrix))
+        known = sound[index * block - self._taps + 1 - first :][: len(whole)]
+        whole[: len(known)] = known  # what lies behind it is heard in outputs that are not due yet
+        return _blocks(whole, block, count, matrix)[begin - index * outputs : self.made - index * outputs]
 
-def _interpolate(windows: Floats, offset: int, rate: int, begin: int, end: int) -> Floats:
-    """Outputs `begin` to `end`. The sum of each is taken in the same order however many there are at once."""
-    kernels = _kernels(rate)
-    exact = HEARD_RATE // math.gcd(rate, HEARD_RATE)
-    if exact > FEW_PHASES:
-        place = np.arange(begin, end, dtype=np.int64) * rate
+    def _one_by_one(self, sound: Doubles, first: int, begin: int) -> Doubles:
+        kernels = _kernels(self.rate)
+        windows = np.lib.stride_tricks.sliding_window_view(sound, self._taps)
+        place = np.arange(begin, self.made, dtype=np.int64) * self.rate
         row = (place % HEARD_RATE) * len(kernels) // HEARD_RATE
-        return np.asarray(np.einsum("ij,ij->i", windows[place // HEARD_RATE - offset], kernels[row]), np.float32)
-    sound = np.empty(end - begin, np.float32)
-    stride = rate * exact // HEARD_RATE  # one kernel's windows are evenly spaced: no need to gather them
-    for first in range(begin, min(begin + exact, end)):
-        mine = windows[first * rate // HEARD_RATE - offset :: stride]
-        count = -(-(end - first) // exact)
-        kernel = kernels[first * rate % HEARD_RATE * exact // HEARD_RATE]
-        sound[first - begin :: exact] = np.einsum("ij,j->i", mine[:count], kernel)
-    return sound
+        # The window that ends with source sample n begins with n - taps + 1.
+        made: Doubles = np.einsum("ij,ij->i", windows[place // HEARD_RATE - self._taps + 1 - first], kernels[row])
+        return made
 
 
-def _s16(sound: Doubles | Floats) -> Heard:
-    return np.asarray(np.clip(np.rint(sound), -32768, 32767), np.int16)
+def _s16(sound: Doubles) -> Heard:
+    return np.minimum(np.maximum(np.rint(sound), -32768), 32767).astype(np.int16)
 
 
 class Chunker:
@@ -154,7 +193,7 @@ class Chunker:
         self._partial: Heard = np.zeros(HEARD_CHUNK, np.int16)
         self._filled = 0
         self._partial_invented = 0
-        self._memory: Floats = np.zeros(2 * LOWPASS_HALF, np.float32)
+        self._memory: Heard = np.zeros(2 * LOWPASS_HALF, np.int16)
         self._run = _Run(HEARD_RATE)
         self._anchor: int | None = None  # the source's date of the run's first sample
         self._skipped = 0  # seconds that may still come, and will be late
@@ -268,10 +307,11 @@ class Chunker:
     def _cut(self, arrived: float) -> None:
         heard = self._partial
         heard.setflags(write=False)
-        stretch = np.concatenate([self._memory, heard.astype(np.float32) / 32768])
+        stretch = np.concatenate([self._memory, heard])
         self._memory = stretch[HEARD_CHUNK:]
-        windows = np.lib.stride_tricks.sliding_window_view(stretch, len(_LOWPASS))[::_STEP]
-        features = np.clip(np.einsum("ij,j->i", windows, _LOWPASS), -1, 1)
+        count = CHUNK // _LOWPASS_BLOCK
+        sound = _blocks(stretch.astype(np.float64), _STEP * _LOWPASS_BLOCK, count, _LOWPASS_MATRIX) / 32768
+        features = np.minimum(np.maximum(sound, -1), 1).astype(np.float32)
         features.setflags(write=False)
         self._ready.append(
             AudioChunk(self._pts, heard, features, self.epoch, arrived, min(self._partial_invented, HEARD_CHUNK))

@@ -57,17 +57,20 @@ _BAND = ((_FREQUENCIES >= 200) & (_FREQUENCIES <= 4_000)).astype(np.float32)
 _WINDOW = np.hanning(CHUNK).astype(np.float32)
 _LAGS = slice(SAMPLE_RATE // 400, SAMPLE_RATE // 70)
 _WINDOW_OVERLAP = np.fft.irfft(np.abs(np.fft.rfft(_WINDOW, 2 * CHUNK)) ** 2)[:CHUNK]
+_FULL_OVERLAP = float(_WINDOW_OVERLAP[0])
+_WIDENED = _FULL_OVERLAP / _WINDOW_OVERLAP[_LAGS]
+"""What the window took from a repetition at each lag, given back."""
 
 
 def measure(features: Floats) -> tuple[float, float]:
     """Level in dB against full scale and periodicity 0…1 of one chunk, f32 [640]."""
-    power = np.abs(np.fft.rfft(features * _WINDOW, 2 * CHUNK)) ** 2 * _BAND
-    repeats = np.fft.irfft(power)[:CHUNK]
+    spectrum = np.fft.rfft(features * _WINDOW, 2 * CHUNK)
+    repeats = np.fft.irfft((spectrum.real**2 + spectrum.imag**2) * _BAND)
     energy = float(repeats[0])
     if energy <= 1e-12:
         return -120.0, 0.0
-    level = 10 * math.log10(energy / float(_WINDOW_OVERLAP[0]))
-    periodicity = float(np.max(repeats[_LAGS] / _WINDOW_OVERLAP[_LAGS])) * float(_WINDOW_OVERLAP[0]) / energy
+    level = 10 * math.log10(energy / _FULL_OVERLAP)
+    periodicity = float((repeats[_LAGS] * _WIDENED).max()) / energy
     return level, min(1.0, max(0.0, periodicity))
 
 
