@@ -1,16 +1,16 @@
 """Mouth to glass in a real browser: headless Chromium, a fake microphone with speech, the demo page, `serve --probe`.
 
-    python -m tests.bench.browser --seconds 300 --out out/browser
-    python -m tests.bench.browser --lookahead 0 --check
+    python -m tests.bench.browser                     look-ahead 2 for 300 s, 1 and 0 for 120 s, the control: 14 minutes
+    python -m tests.bench.browser --lookahead 0 --seconds 60 --pairs 0 --check
 
 The page's own meter (clients/browser/meter.js) reads every picture. Latency is of a sound at a random instant: from the
 microphone's sample in the page to the time at which the browser expects the picture of that sound on the glass. The
 A/V offset is positive when the sound is early; the loudspeaker's own delay, as the browser reports it, is inside. The
-negative control sends the voice through a relay that holds every datagram for 0 and for 80 ms: the difference has to
-read 80 ± 5.
+negative control sends the voice through a relay that holds every datagram for 0 and for 80 ms by turns: the difference
+has to read 80 ± 5 (`inserted` has the design).
 
-Writes browser.json, browser.md and browser.png. Both sides run on this machine; what each of them took, and how much of
-the processors was busy with other things, is written beside the figures.
+Writes k2.json, k2.png and so on, control.json, and browser.md with all tables. Both sides run here; what each
+of them took, and how much of the processors was busy with other things, is written beside the figures.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from scipy import stats
 
 from tests.clients.browsers import Server, browser, live, start, until, voice, write_wav
 from tests.fakes import Impair, LossyLink
@@ -40,7 +43,7 @@ BARS_MS = {0: (125.0, None), 1: (165.0, None), 2: (205.0, 245.0)}
 AV_BARS_MS = (-60.0, 40.0)
 CONTROL_MS, CONTROL_WITHIN_MS = 80.0, 5.0
 SETTLE_SECONDS = 6.0
-CONTROL_SECONDS = 36.0
+BLOCK_SECONDS = 12.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 METER = """async () => {
@@ -139,16 +142,26 @@ def playwright() -> Iterator[Any]:
         yield driver
 
 
-def measured(page: Any, seconds: float) -> dict[str, Any]:
-    """A fresh meter for so long: its summary, and every picture it measured."""
+def started(page: Any) -> None:
+    """A fresh meter in the page."""
     if not page.evaluate(METER):
         raise RuntimeError("the meter did not start: this browser has no MediaStreamTrackProcessor")
-    page.wait_for_timeout(seconds * 1000)
+
+
+def read(page: Any) -> dict[str, Any]:
+    """What the meter has measured, in sum."""
     page.evaluate("meter.settle()")
-    summary = page.evaluate("meter.summary(true)")
+    summary: dict[str, Any] | None = page.evaluate("meter.summary(true)")
     if summary is None:
         raise RuntimeError(f"no picture could be measured; marks: {page.evaluate('meter.marks.length')}")
-    return {"summary": summary, "pictures": page.evaluate("meter.measured")}
+    return summary
+
+
+def measured(page: Any, seconds: float) -> dict[str, Any]:
+    """A fresh meter for so long: its summary, and every picture it measured."""
+    started(page)
+    page.wait_for_timeout(seconds * 1000)
+    return {"summary": read(page), "pictures": page.evaluate("meter.measured")}
 
 
 def totals(page: Any) -> dict[str, float]:
@@ -184,8 +197,39 @@ def relay() -> Iterator[tuple[LossyLink, asyncio.AbstractEventLoop]]:
         thread.join(5)
 
 
-def inserted(page: Any) -> dict[str, Any]:
-    """The negative control: the voice takes a way that is longer by a known time. `read_ms` is None for no reading."""
+@dataclass(frozen=True)
+class Control:
+    """What the negative control read: the mean of its pairs, and half the width of its 95 % confidence interval."""
+
+    read_ms: float
+    within_ms: float
+    pairs_ms: tuple[float, ...]
+
+
+def control_of(blocks: list[tuple[bool, float]]) -> Control:
+    """From medians in the order A B, B A, A B, ...: (whether it was longer, ms). Needs at least two pairs.
+
+    Each pair differs by what was inserted and by how far everything else wandered meanwhile. As every other pair runs
+    the other way round, a steady drift cancels out of the mean, and so does what a switch leaves behind.
+    """
+    pairs = [
+        (late - early) if longer else (early - late)
+        for (_, early), (longer, late) in zip(blocks[::2], blocks[1::2], strict=True)
+    ]
+    error = float(np.std(pairs, ddof=1)) / len(pairs) ** 0.5
+    return Control(float(np.mean(pairs)), float(stats.t.ppf(0.975, len(pairs) - 1)) * error, tuple(pairs))
+
+
+def inserted(page: Any, pairs: int) -> dict[str, Any]:
+    """The negative control: the voice takes a way that is longer by a known time, and one that is not, by turns.
+
+    The buffers of a browser wander by ten milliseconds within minutes, so one reading before and one after cannot tell
+    80 from 88. And a way that grows longer in mid-conversation is answered by all buffers after it, in both directions
+    and for half a minute: that is latency, and the meter reads it, but it is not what was inserted. So each block is a
+    connection of its own, whose way is what it is from the first datagram on: one without the delay (A), one with it
+    (B), then B A, then A B again. The first seconds of each are thrown away, the rest has one median; `control_of`
+    makes the reading of the medians. Goes through a relay of datagrams, which holds the voice only.
+    """
     with relay() as (link, loop):
 
         def detour(route: Any) -> None:
@@ -198,77 +242,111 @@ def inserted(page: Any) -> dict[str, Any]:
             route.fulfill(response=answer, body=text.replace(f"127.0.0.1 {found[1]} typ", here))
 
         page.route("**/v1/sessions/*/whip", detour)
-        page.evaluate("liveface.redial()")
-        until(page, "liveface.state !== 'live'")
-        live(page)
-        read = []
-        for milliseconds in (0.0, CONTROL_MS):
-            loop.call_soon_threadsafe(setattr, link.up, "impair", Impair(delay=milliseconds / 1000))
-            page.wait_for_timeout(SETTLE_SECONDS * 1000)
-            try:
-                read.append(measured(page, CONTROL_SECONDS)["summary"]["drawn"]["p50"])
-            except RuntimeError as nothing:
-                return {"inserted_ms": CONTROL_MS, "read_ms": None, "why": str(nothing)}
-    return {"inserted_ms": CONTROL_MS, "read_ms": read[1] - read[0], "without_ms": read[0], "with_ms": read[1]}
+        blocks: list[tuple[bool, float]] = []
+        for pair in range(pairs):
+            for longer in (False, True) if pair % 2 == 0 else (True, False):
+                impair = Impair(delay=CONTROL_MS / 1000 if longer else 0.0)
+                loop.call_soon_threadsafe(setattr, link.up, "impair", impair)
+                page.evaluate("liveface.redial()")
+                until(page, "liveface.state !== 'live'")
+                live(page)
+                started(page)
+                page.wait_for_timeout(SETTLE_SECONDS * 1000)
+                page.evaluate("meter.marks.length = meter.measured.length = 0")
+                page.wait_for_timeout(BLOCK_SECONDS * 1000)
+                blocks.append((longer, read(page)["drawn"]["p50"]))
+    found = control_of(blocks)
+    return {
+        "inserted_ms": CONTROL_MS,
+        "read_ms": found.read_ms,
+        "confidence_ms": found.within_ms,
+        "pairs_ms": found.pairs_ms,
+        "blocks_ms": [value for _, value in blocks],
+    }
 
 
-def run(seconds: float, lookahead: int | None, avatar: str, folder: Path, control: bool = True) -> dict[str, Any]:
-    microphone = write_wav(folder / "speech.wav", voice(60, seed=3))
+@dataclass
+class Conversation:
+    """A browser that speaks with a server."""
+
+    page: Any
+    server: Server
+    browser: str
+    pids: tuple[int, int]
+    """Of Chromium and of the server."""
+
+    def spent(self) -> tuple[Spent, Spent]:
+        return spent(self.pids[0]), spent(self.pids[1])
+
+
+@contextmanager
+def conversation(lookahead: int | None, avatar: str) -> Iterator[Conversation]:
     options = ["--slots", "1", "--probe"]
     if lookahead is not None:
         options += ["--lookahead", str(lookahead)]
-    with Server(options, avatar, log=folder / "server.log") as server, playwright() as driver:
-        card = server.get("v1/avatars")["avatars"][0]
+    with tempfile.TemporaryDirectory(prefix="browser-bench-") as name:
+        folder = Path(name)
+        microphone = write_wav(folder / "speech.wav", voice(60, seed=3))
         profile = folder / "profile"
-        with browser(driver, profile, microphone, size=(1280, 860)) as context:
+        with (
+            Server(options, avatar, log=folder / "server.log") as server,
+            playwright() as driver,
+            browser(driver, profile, microphone, size=(1280, 860)) as context,
+        ):
             page = context.pages[0]
             start(page, server.url + "?processing=off")
             until(page, "liveface.microphone !== null")
             page.evaluate("window.rawMicrophone = liveface.microphone.clone()")
             page.wait_for_timeout(SETTLE_SECONDS * 1000)
+            name = context.browser.version if context.browser else page.evaluate("navigator.userAgent")
             assert server.process is not None
-            chromium = chromium_of(profile)
-            before, at = totals(page), time.monotonic()
-            cpu = [(spent(chromium), spent(server.process.pid))]
-            whole = measured(page, seconds)
-            cpu.append((spent(chromium), spent(server.process.pid)))
-            after, took = totals(page), time.monotonic() - at
-            grown = {name: after[name] - before.get(name, 0.0) for name in after}
-            (browser_0, server_0), (browser_1, server_1) = cpu
-            figures: dict[str, Any] = {
-                "avatar": card["id"],
-                "lookahead": round(card["lookahead_ms"] / 40),
-                "seconds": round(took, 1),
-                "version": server.get("version"),
-                "browser": context.browser.version if context.browser else page.evaluate("navigator.userAgent"),
-                "mouth_to_glass_ms": whole["summary"]["glass"],
-                "mouth_to_callback_ms": whole["summary"]["drawn"],
-                "av_offset_ms": whole["summary"]["av"],
-                "picture_interval_ms": whole["summary"]["interval"],
-                "pictures": whole["summary"]["count"],
-                "marks_unread": whole["summary"]["unread"],
-                "fit_right": whole["summary"]["right"],
-                "freezes": grown.get("video.freezeCount"),
-                "freeze_seconds": grown.get("video.totalFreezesDuration"),
-                "concealed_percent": 100
-                * (grown["audio.concealedSamples"] - grown.get("audio.silentConcealedSamples", 0.0))
-                / max(1.0, grown["audio.totalSamplesReceived"]),
-                "packets_lost": grown.get("video.packetsLost", 0) + grown.get("audio.packetsLost", 0),
-                "video_buffer_ms": 1000 * grown["video.jitterBufferDelay"] / grown["video.jitterBufferEmittedCount"],
-                "audio_buffer_ms": 1000 * grown["audio.jitterBufferDelay"] / grown["audio.jitterBufferEmittedCount"],
-                "decode_ms": 1000 * grown["video.totalDecodeTime"] / grown["video.framesDecoded"],
-                "kbit_per_second": 8e-3 * (grown["video.bytesReceived"] + grown["audio.bytesReceived"]) / took,
-                "cores": {
-                    "of": os.cpu_count(),
-                    "chromium": (browser_1.ours - browser_0.ours) / took,
-                    "server": (server_1.ours - server_0.ours) / took,
-                    "others": (browser_1.busy - browser_0.busy - browser_1.ours + browser_0.ours) / took
-                    - (server_1.ours - server_0.ours) / took,
-                },
-            }
-            if control:
-                figures["control"] = inserted(page)
-            return {"figures": figures, "rows": whole["pictures"]}
+            yield Conversation(page, server, name, (chromium_of(profile), server.process.pid))
+
+
+def run(seconds: float, lookahead: int | None, avatar: str) -> dict[str, Any]:
+    """One conversation, measured: its figures, and a row for every picture."""
+    with conversation(lookahead, avatar) as talk:
+        card = talk.server.get("v1/avatars")["avatars"][0]
+        before, at, spent_before = totals(talk.page), time.monotonic(), talk.spent()
+        whole = measured(talk.page, seconds)
+        spent_after, after, took = talk.spent(), totals(talk.page), time.monotonic() - at
+        version = talk.server.get("version")
+    grown = {name: after[name] - before.get(name, 0.0) for name in after}
+    (browser_0, server_0), (browser_1, server_1) = spent_before, spent_after
+    return {
+        "figures": {
+            "avatar": card["id"],
+            "lookahead": round(card["lookahead_ms"] / 40),
+            "seconds": round(took, 1),
+            "version": version,
+            "browser": talk.browser,
+            "mouth_to_glass_ms": whole["summary"]["glass"],
+            "mouth_to_callback_ms": whole["summary"]["drawn"],
+            "av_offset_ms": whole["summary"]["av"],
+            "picture_interval_ms": whole["summary"]["interval"],
+            "pictures": whole["summary"]["count"],
+            "marks_unread": whole["summary"]["unread"],
+            "fit_right": whole["summary"]["right"],
+            "freezes": grown.get("video.freezeCount"),
+            "freeze_seconds": grown.get("video.totalFreezesDuration"),
+            "concealed_percent": 100
+            * (grown["audio.concealedSamples"] - grown.get("audio.silentConcealedSamples", 0.0))
+            / max(1.0, grown["audio.totalSamplesReceived"]),
+            "packets_lost": grown.get("video.packetsLost", 0) + grown.get("audio.packetsLost", 0),
+            "video_buffer_ms": 1000 * grown["video.jitterBufferDelay"] / grown["video.jitterBufferEmittedCount"],
+            "audio_buffer_ms": 1000 * grown["audio.jitterBufferDelay"] / grown["audio.jitterBufferEmittedCount"],
+            "decode_ms": 1000 * grown["video.totalDecodeTime"] / grown["video.framesDecoded"],
+            "kbit_per_second": 8e-3 * (grown["video.bytesReceived"] + grown["audio.bytesReceived"]) / took,
+            "cores": {
+                "of": os.cpu_count(),
+                "chromium": (browser_1.ours - browser_0.ours) / took,
+                "server": (server_1.ours - server_0.ours) / took,
+                "others": (browser_1.busy - browser_0.busy - browser_1.ours + browser_0.ours) / took
+                - (server_1.ours - server_0.ours) / took,
+            },
+        },
+        "rows": whole["pictures"],
+    }
 
 
 def verdicts(figures: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -287,12 +365,17 @@ def verdicts(figures: dict[str, Any]) -> list[tuple[str, bool]]:
             (f"A/V offset {av['p5']:.0f} … {av['p95']:.0f} ms (p5 … p95), within {low:.0f} … {high:.0f}", within)
         )
     said.append((f"{figures['freezes']:.0f} freezes, none allowed", figures["freezes"] == 0))
-    if "control" in figures:
-        read = figures["control"]["read_ms"]
-        met = read is not None and abs(read - CONTROL_MS) <= CONTROL_WITHIN_MS
-        words = "nothing" if read is None else f"{read:.1f}"
-        said.append((f"{CONTROL_MS:.0f} ms inserted read {words}, within {CONTROL_WITHIN_MS:.0f}", met))
     return said
+
+
+def judged(control: dict[str, Any]) -> tuple[str, bool]:
+    """The negative control in words, and whether it read what was inserted."""
+    pairs = ", ".join(f"{pair:.0f}" for pair in control["pairs_ms"])
+    words = (
+        f"{CONTROL_MS:.0f} ms inserted read {control['read_ms']:.1f} ± {control['confidence_ms']:.1f} "
+        f"(95 %, of {len(control['pairs_ms'])} pairs: {pairs}), to be read within {CONTROL_WITHIN_MS:.0f}"
+    )
+    return words, abs(control["read_ms"] - CONTROL_MS) <= CONTROL_WITHIN_MS
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -361,11 +444,17 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=300.0, help="of speech that are measured (default: 300)")
-    parser.add_argument("--lookahead", type=int, help="frames; the avatar's own when left out")
+    parser.add_argument("--lookahead", type=int, nargs="+", default=[2, 1, 0], help="frames, one run each")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=[300.0, 120.0],
+        help="of speech in each run; the last for all others",
+    )
+    parser.add_argument("--pairs", type=int, default=6, help="of blocks in the negative control; 0 leaves it out")
     parser.add_argument("--avatar", default="demo")
-    parser.add_argument("--out", type=Path, default=Path("out/browser"), help="folder for JSON, table and plot")
-    parser.add_argument("--no-control", action="store_true", help="leave the negative control out")
+    parser.add_argument("--out", type=Path, default=Path("out/browser"), help="folder for JSON, tables and plots")
     parser.add_argument(
         "--realtime",
         action="store_true",
@@ -373,16 +462,47 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
     said = parser.parse_args()
+    if said.pairs == 1 or said.pairs < 0:
+        parser.error("--pairs: a confidence interval needs two, 0 is none")
     said.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="browser-bench-") as folder, first_in_line(said.realtime):
-        result = run(said.seconds, said.lookahead, said.avatar, Path(folder), control=not said.no_control)
-    figures = result["figures"] | {"realtime": said.realtime}
-    (said.out / "browser.json").write_text(json.dumps(figures, indent=2) + "\n")
-    text = table(figures)
-    (said.out / "browser.md").write_text(text)
-    plot(result, said.out / "browser.png")
-    print(text)
-    return 1 if said.check and not all(met for _, met in verdicts(figures)) else 0
+    texts: list[str] = []
+    missed = failed = 0
+
+    def keep(name: str, figures: dict[str, Any], text: str) -> None:
+        (said.out / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        texts.append(text)
+        (said.out / "browser.md").write_text("\n".join(texts))
+        print(text, flush=True)
+
+    for number, lookahead in enumerate(said.lookahead):
+        with outlived(f"look-ahead {lookahead}") as trouble, first_in_line(said.realtime):
+            result = run(said.seconds[min(number, len(said.seconds) - 1)], lookahead, said.avatar)
+            figures = result["figures"] | {"realtime": said.realtime}
+            keep(f"k{lookahead}", figures, table(figures))
+            plot(result, said.out / f"k{lookahead}.png")
+            missed += sum(not met for _, met in verdicts(figures))
+        failed += len(trouble)
+    if said.pairs:
+        with outlived("the control") as trouble, first_in_line(said.realtime):
+            with conversation(None, said.avatar) as talk:
+                control = inserted(talk.page, said.pairs)
+            words, met = judged(control)
+            keep("control", control, f"- {'met' if met else 'MISSED'}: {words}\n")
+            missed += not met
+        failed += len(trouble)
+    return 1 if failed or (said.check and missed) else 0
+
+
+@contextmanager
+def outlived(what: str) -> Iterator[list[str]]:
+    """A part that fails is said and listed, and the other parts go on: what they measured is not lost."""
+    trouble: list[str] = []
+    try:
+        yield trouble
+    except (Exception, pytest.fail.Exception) as failure:  # the browser's steps give up by pytest's word
+        trouble.append(f"{what}: {failure}")
+        print(f"FAILED: {what}", file=sys.stderr)
+        traceback.print_exc()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 from engine.media import Moment, Picture
 from engine.probe import NUMBERS, stamp
 from models.rates import HEARD_CHUNK
+from tests.bench.browser import control_of
 from tests.clients.browsers import (
     LIVE_MS,
     NODE,
@@ -229,6 +230,20 @@ def seen_by_a_canvas(luma: npt.NDArray[np.uint8], rng: np.random.Generator) -> n
     rgba = np.repeat(np.clip(grey, 0, 255).round().astype(int)[..., None], 4, axis=2)
     rgba[..., 3] = 255
     return np.asarray(rgba.reshape(-1))
+
+
+def test_the_control_of_the_bench_reads_what_was_inserted_whatever_drifts():
+    """80 ms in every second block, in the order A B, B A, ...; beneath it a drift of 3 ms a block and a tremble."""
+    longer = [False, True, True, False, False, True, True, False]
+    found = control_of([(late, 170 + 3 * at + 80 * late) for at, late in enumerate(longer)])
+    assert found.read_ms == pytest.approx(80)
+    assert found.pairs_ms == (83, 77, 83, 77)
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(200):
+        found = control_of([(late, 170 + 80 * late + rng.normal(0, 4)) for late in longer])
+        held += abs(found.read_ms - 80) <= found.within_ms
+    assert 178 <= held <= 200, "a 95 % interval that holds the truth in another share of cases"
 
 
 # Live
