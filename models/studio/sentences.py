@@ -1,4 +1,7 @@
-"""What our voices say: sentences of our own, rich in what lips do, and an endless supply of word salads beside them."""
+"""What our voices say: sentences of our own, rich in what lips do, and an endless supply of word salads beside them.
+
+Whoever learns to listen needs words that nobody says as well: in them only the sound tells a b from a d.
+"""
 
 import random
 
@@ -77,6 +80,21 @@ def sentences(count: int, seed: int) -> list[str]:
                 words[-1] += ","
         made.append(" ".join(words).strip(",").capitalize() + ".")
     return made
+
+
+_ONSETS = "m b p m b p n d t n d t f v s z l k g w r h y sh ch j th br pl bl sm sn st dr tr".split()
+_RHYMES = """ah ee oo oh ay eye ow air are or um un ud ut ub up ab ad at ap am an ib id it ip im in ob od ot op om on
+eb ed et ep em en eem een eed oom oon ood oob ame ane ade ape ate ake ile ish atch""".split()
+
+
+def nonsense(count: int, seed: int) -> list[str]:
+    """`count` sentences of invented words: no lexicon helps whoever listens, and m b p stand where n d t could."""
+    dice = random.Random(f"nonsense {seed}")
+
+    def word() -> str:
+        return "".join(dice.choice(_ONSETS) + dice.choice(_RHYMES) for _ in range(dice.choice((1, 1, 2, 2, 3))))
+
+    return [" ".join(word() for _ in range(dice.randint(5, 8))).capitalize() + "." for _ in range(count)]
 
 
 FOREIGN: dict[str, tuple[str, ...]] = {

@@ -8,6 +8,7 @@ the phone times exact. The same seed gives the same corpus; what was spoken once
 import ctypes
 import ctypes.util
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -26,30 +27,22 @@ import soxr
 
 from models.rates import SAMPLE_RATE
 from models.studio.articulation import Phone
-from models.studio.sentences import FOREIGN, sentences
+from models.studio.sentences import FOREIGN, nonsense, sentences
 
 Sound = npt.NDArray[np.float32]
 
 FLITE_VOICES = ("kal", "kal16", "awb", "rms", "slt")
-ESPEAK_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp")
-ESPEAK_VARIANTS: tuple[str, ...] = (
-    "",
-    "+f1",
-    "+f2",
-    "+f3",
-    "+f4",
-    "+f5",
-    "+m1",
-    "+m2",
-    "+m3",
-    "+m4",
-    "+m5",
-    "+m6",
-    "+m7",
-    "+m8",
+ESPEAK_ACCENTS = ("en-us", "en", "en-029", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
+ESPEAK_WOMEN = (
+    *("+f1", "+f2", "+f3", "+f4", "+f5", "+Andrea", "+Alicia", "+Annie", "+aunty", "+belinda", "+linda"),
+    *("+steph", "+steph2", "+steph3", "+anika", "+grandma"),
 )
-ESPEAK_VARIANTS += ("+klatt", "+klatt2", "+klatt4", "+Andrea", "+Alicia", "+adam", "+belinda", "+linda", "+steph")
-ESPEAK_VARIANTS += ("+paul", "+michael", "+max", "+john", "+anika", "+travis", "+victor", "+caleb")
+ESPEAK_MEN = (
+    *("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+m8", "+klatt", "+klatt2", "+klatt3", "+klatt4"),
+    *("+adam", "+paul", "+Michael", "+max", "+john", "+travis", "+victor", "+caleb", "+Alex", "+Andy", "+antonio"),
+    *("+benjamin", "+boris", "+david", "+Denis", "+Diogo", "+edward", "+Gene", "+Henrique", "+Hugo", "+Lee"),
+    *("+marcelo", "+Marco", "+Mario", "+michel", "+miguel", "+Mike", "+pablo", "+pedro", "+rob", "+robert", "+zac"),
+)
 
 
 class MissingVoiceError(RuntimeError):
@@ -71,14 +64,15 @@ class Utterance:
 # flite
 
 
-def flite(text: str, voice: str) -> Utterance:
-    """Spoken by flite. Raises MissingVoiceError."""
+def flite(text: str, voice: str, pitch: float = 1.0, pace: float = 1.0) -> Utterance:
+    """Spoken by flite, so many times higher (rms keeps its pitch) and faster. Raises MissingVoiceError."""
     program = shutil.which("flite")
     if program is None:
         raise MissingVoiceError("flite is not installed: apt-get install flite")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.wav"
         command = [program, "-voice", voice, "-t", text, "-o", str(path), "-psdur"]
+        command += ["--setf", f"f0_shift={pitch:.3f}", "--setf", f"duration_stretch={1 / pace:.3f}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
             raise MissingVoiceError(f"flite does not speak with voice {voice!r}: {done.stderr.strip()[:200]}")
@@ -207,7 +201,7 @@ def arpabet(ipa: str) -> str:
 def augment(spoken: Utterance, dice: np.random.Generator) -> Utterance:
     """Another speaker, another room, another line: the same phones at times that stay exact."""
     if dice.random() < 0.8:
-        spoken = _resized(spoken, float(dice.uniform(0.80, 1.25)))
+        spoken = _resized(spoken, math.exp(dice.uniform(math.log(0.80), math.log(1.35))))
     sound = spoken.sound
     if dice.random() < 0.5:
         sound = _room(sound, dice)
@@ -292,28 +286,39 @@ class Plan:
     per_flite_voice: int = 120
     espeak_utterances: int = 700
     foreign: bool = True
+    invented: float = 0.3
+    """Share of the sentences whose words do not exist."""
     hold_out: tuple[str, ...] = ()
+
+    def sayings(self, voice: str) -> int:
+        """How many sentences a flite voice says; kal and kal16 are one man."""
+        return math.ceil(self.per_flite_voice / 2) if voice.startswith("kal") else self.per_flite_voice
 
 
 def corpus(plan: Plan, cache: Path | None = None) -> Iterator[Utterance]:
     """The clean utterances of a plan, in an order of its seed. Voices that are not installed are an error."""
     dice = np.random.default_rng(plan.seed)
-    texts = sentences(max(plan.per_flite_voice, 300), plan.seed)
+    number = max(plan.per_flite_voice, 300)
+    texts, invented = sentences(number, plan.seed), nonsense(number, plan.seed)
     for voice in FLITE_VOICES:
-        if not _held(voice, plan):
-            for text in texts[: plan.per_flite_voice]:
-                yield _kept(cache, ("flite", voice, text), lambda v=voice, t=text: flite(t, v))
+        for index in range(0 if _held(voice, plan) else plan.sayings(voice)):
+            text = (invented if dice.random() < plan.invented else texts)[index]
+            high = math.exp(dice.uniform(math.log(0.85), math.log(1.9))) if dice.random() < 0.7 else 1.0
+            how = (round(high, 3), round(float(dice.uniform(0.75, 1.25)), 3))
+            yield _kept(cache, ("flite", voice, text, *how), lambda v=voice, t=text, h=how: flite(t, v, *h))
     if _held("espeak:", plan):
         return
     espeak = Espeak()
     made = 0
     while made < plan.espeak_utterances:
         language, text = str(dice.choice(ESPEAK_ACCENTS)), str(dice.choice(texts))
+        if dice.random() < plan.invented:
+            text = str(dice.choice(invented))
         if plan.foreign and dice.random() < 0.2:
             language = str(dice.choice(list(FOREIGN)))
             text = str(dice.choice(FOREIGN[language]))
-        voice = language + str(dice.choice(ESPEAK_VARIANTS))
-        pace = (int(dice.integers(130, 210)), int(dice.integers(20, 80)), int(dice.integers(30, 70)))
+        voice = language + str(dice.choice(ESPEAK_WOMEN if dice.random() < 0.5 else ESPEAK_MEN))
+        pace = (int(dice.integers(125, 215)), int(dice.integers(15, 95)), int(dice.integers(25, 80)))
         if _held(f"espeak:{voice}", plan):
             continue
         made += 1

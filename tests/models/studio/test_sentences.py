@@ -1,6 +1,6 @@
 """Enough of everything that lips do, and the same every time."""
 
-from models.studio.sentences import FOREIGN, SENTENCES, sentences
+from models.studio.sentences import FOREIGN, SENTENCES, nonsense, sentences
 
 
 def test_the_same_seed_says_the_same() -> None:
@@ -17,3 +17,13 @@ def test_hand_written_ones_come_first_and_none_is_empty() -> None:
 def test_every_language_has_lips() -> None:
     for texts in FOREIGN.values():
         assert all(sum(letter in "mbpMBP" for letter in text) >= 2 for text in texts)
+
+
+def test_invented_words_put_lips_where_the_tongue_could_be() -> None:
+    made = nonsense(300, 1)
+    assert made == nonsense(300, 1) != nonsense(300, 2)
+    letters = "".join(made).lower()
+    lips, tongue = (sum(letters.count(letter) for letter in which) for which in ("mbp", "ndt"))
+    assert 0.6 < lips / tongue < 1.6
+    words = {word.strip(".") for text in made for word in text.lower().split()}
+    assert len(words) > 1_200, "nobody learns them by heart"

@@ -9,6 +9,7 @@ import pytest
 from models.rates import SAMPLE_RATE
 from models.studio.articulation import PHONES
 from models.studio.speech import (
+    ESPEAK_ACCENTS,
     Espeak,
     MissingVoiceError,
     Plan,
@@ -76,6 +77,12 @@ def test_every_language_comes_out_in_phones_that_have_a_shape(language: str) -> 
 
 
 @needs_espeak
+def test_every_accent_speaks() -> None:
+    for accent in ESPEAK_ACCENTS:
+        assert Espeak().say("Mama.", accent + "+f2").seconds > 0.2
+
+
+@needs_espeak
 def test_an_unknown_voice_is_one_clear_line() -> None:
     with pytest.raises(MissingVoiceError, match="espeak-ng --voices"):
         Espeak().say(TEXT, "klingon-xx")
@@ -139,3 +146,22 @@ def test_utterances_come_back_from_disk(tmp_path: Path) -> None:
 )
 def test_ipa_becomes_arpabet(ipa: str, name: str) -> None:
     assert arpabet(ipa) == name
+
+
+@needs_flite
+def test_a_flite_voice_speaks_higher_and_faster() -> None:
+    plain, other = flite(TEXT, "awb"), flite(TEXT, "awb", pitch=1.6, pace=1.25)
+    assert other.seconds == pytest.approx(plain.seconds / 1.25, rel=0.05)
+    assert pitch_of(other) == pytest.approx(1.6 * pitch_of(plain), rel=0.15)
+
+
+def pitch_of(spoken: Utterance) -> float:
+    """Median hertz of the voiced vowels."""
+    found = []
+    for phone in spoken.phones:
+        middle = int((phone.start + phone.end) / 2 * SAMPLE_RATE)
+        piece = spoken.sound[max(0, middle - 400) : middle + 400]
+        if phone.name in ("aa", "ae", "iy", "ey"):
+            same = np.correlate(piece, piece, "full")[len(piece) - 1 :]
+            found.append(SAMPLE_RATE / (40 + int(np.argmax(same[40:250]))))
+    return float(np.median(found))
