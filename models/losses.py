@@ -9,6 +9,7 @@ norm spans the frame, that is said.
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # --- Terms -----------------------------------------------------------------------------------------------------------
@@ -117,3 +118,32 @@ def components(said: Tensor, true: Tensor, weights: Tensor) -> Tensor:
     """The default head's: L1 of principal components [B, T, P], each by its share, and of their motion."""
     said, true = said * weights, true * weights
     return l1(said, true) + l1(*velocity(said, true))
+
+
+# --- Pictures --------------------------------------------------------------------------------------------------------
+# [B, 3, H, W] in 0…1
+
+
+def gradients(said: Tensor, true: Tensor, scales: int = 3) -> Tensor:
+    """L1 of the slopes of the error, at the full size and at halves of it: edges, before they are pixels."""
+    total = said.new_zeros(())
+    error = said - true
+    for scale in range(scales):
+        if scale:
+            error = F.avg_pool2d(error, 2)
+        total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return total
+
+
+_LUMA: Final = (0.299, 0.587, 0.114)
+
+
+def dissimilarity(said: Tensor, true: Tensor, window: int = 7) -> Tensor:
+    """1 − SSIM of luma under a flat window, where it fits: quick enough to train with. `metrics.ssim` is the figure."""
+    weights = said.new_tensor(_LUMA).view(1, 3, 1, 1)
+    a, b = (said * weights).sum(1, True), (true * weights).sum(1, True)
+    mean_a, mean_b, aa, bb, ab = torch.unbind(F.avg_pool2d(torch.cat([a, b, a * a, b * b, a * b], 1), window, 1), 1)
+    c1, c2 = 0.01**2, 0.03**2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
+    unlike: Tensor = 1 - (likeness / ((mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2))).mean()
+    return unlike

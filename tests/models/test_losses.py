@@ -86,3 +86,20 @@ def test_nearness_is_the_inverse_distance() -> None:
     vertices = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 10, 0]])
     weights = losses.nearness(vertices, vertices[:1])
     torch.testing.assert_close(weights, torch.tensor([1.0, 0.25, 0.1]))
+
+
+def picture(shift: int = 0, width: int = 32) -> torch.Tensor:
+    """[1, 3, 24, width]: a step, `shift` pixels aside."""
+    return (torch.arange(width) >= 12 + shift).float().expand(1, 3, 24, width) * 0.6 + 0.2
+
+
+def test_slopes_count_edges_and_not_brightness() -> None:
+    assert float(losses.gradients(picture() + 0.1, picture())) == pytest.approx(0.0, abs=1e-6)
+    near, far = (float(losses.gradients(picture(by), picture())) for by in (1, 6))
+    assert 0 < near < far
+
+
+def test_dissimilarity_is_nothing_for_the_same_and_grows_with_the_fault() -> None:
+    assert float(losses.dissimilarity(picture(), picture())) == pytest.approx(0.0, abs=1e-6)
+    faults = [float(losses.dissimilarity(picture(by), picture())) for by in (1, 3)]
+    assert 0 < faults[0] < faults[1] < 1
