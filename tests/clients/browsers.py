@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,9 +280,24 @@ class Seen:
     local: npt.NDArray[np.float64]  # [n] loudness of the microphone
 
 
-def watch(page: Any, seconds: float, box: Sequence[float] = (0, 0, 1, 1), pictures: int = 0) -> Seen:
-    """Look at `box` for so long; longer, on a machine that is too busy to show so many pictures in that time."""
-    rows = page.evaluate(WATCH, {"seconds": seconds, "box": list(box), "pictures": pictures})
+def watch(
+    page: Any,
+    seconds: float,
+    box: Sequence[float] = (0, 0, 1, 1),
+    pictures: int = 0,
+    meanwhile: Callable[[], None] | None = None,
+) -> Seen:
+    """Look at `box` for so long; longer, on a machine that is too busy to show so many pictures in that time.
+
+    `meanwhile` is called as soon as the looking has begun, and may touch the page.
+    """
+    page.evaluate(
+        f"(wanted) => {{ window.watching = ({WATCH})(wanted); }}",
+        {"seconds": seconds, "box": list(box), "pictures": pictures},
+    )
+    if meanwhile is not None:
+        meanwhile()
+    rows = page.evaluate("window.watching")
     return Seen(
         np.array([row["at"] for row in rows]),
         np.array([row["luma"] for row in rows], dtype=float).reshape(-1, 24, 32),

@@ -14,6 +14,7 @@ import pytest
 
 from engine.media import Moment, Picture
 from engine.probe import NUMBERS, stamp
+from models.face import HOUSE_LIPS
 from models.rates import HEARD_CHUNK
 from tests.bench.browser import control_of
 from tests.clients.browsers import (
@@ -248,14 +249,34 @@ def test_the_control_of_the_bench_reads_what_was_inserted_whatever_drifts():
 
 # Live
 
+DECODED = """async () => {
+    for (const stat of (await liveface.stats()).values())
+        if (stat.type === "inbound-rtp" && stat.kind === "video")
+            return { pictures: stat.framesDecoded, seconds: stat.timestamp / 1000 };
+}"""
+
+# Of the last landmarks received, the set that the overlay shows best: where it puts the lips, and how many have a dot.
+DRAWN = """([first, end]) => {
+    const canvas = document.querySelector("#overlay");
+    const { width, height } = canvas;
+    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    const dotted = ([x, y]) => pixels[4 * (Math.round(y * height) * width + Math.round(x * width)) + 3] > 0;
+    const scored = received.map((points) => points.slice(first, end)).map((points) => (
+        { lips: points, share: points.filter(dotted).length / points.length }));
+    let inked = 0;
+    for (let i = 3; i < pixels.length; i += 4) inked += pixels[i] > 0;
+    return { ...scored.sort((a, b) => b.share - a.share)[0], covered: inked / (width * height) };
+}"""
+
 
 def test_open_speak_and_be_seen(page: Any, server: Server):
-    """One visit: the microphone, the picture, the mouth that moves with the sound, an interrupt, a refresh."""
+    """One visit: the microphone, the picture, the mouth that moves with the sound, a refresh."""
     start(page, server.url)
     playing(page)
     assert page.inner_text("#status-words") == "Live"
     assert page.is_visible("#badge")
 
+    decoded = page.evaluate(DECODED)
     seen = watch(page, 7, mouth_of(page), pictures=110)
     assert seen.local.max() > 0.02, "the fake microphone is silent: this test would prove nothing"
     assert seen.remote.max() > 0.02, "nothing is heard"
@@ -266,16 +287,10 @@ def test_open_speak_and_be_seen(page: Any, server: Server):
     assert abs(lag) <= 4
     assert alike > backwards + 0.1, "it moves as much with any sound"
 
-    page.evaluate("""() => {
-        window.told = [];
-        liveface.addEventListener("event", ({ detail }) => window.told.push(detail.type));
-        return liveface.say("This sentence goes on for a very long time, and then it goes on for a little longer.");
-    }""")
-    until(page, "window.told.includes('speech.started')", 10_000)
-    page.keyboard.press("Escape")
-    until(page, "window.told.includes('cleared')", 3_000)
-
-    until(page, "document.querySelector('#n-fps').textContent.startsWith('2')", 8_000)
+    later = page.evaluate(DECODED)
+    rate = (later["pictures"] - decoded["pictures"]) / (later["seconds"] - decoded["seconds"])
+    assert 24.5 < rate < 25.5, f"{rate:.1f} pictures a second"
+    until(page, "/^2[456] .s$/.test(document.querySelector('#n-fps').textContent)", 8_000)
     assert page.inner_text("#n-trip").endswith("ms")
 
     before = page.evaluate("liveface.session.session_id")
@@ -286,6 +301,36 @@ def test_open_speak_and_be_seen(page: Any, server: Server):
     assert all(url.startswith((server.url, "data:", "blob:")) for url in page.context.fetched)
 
 
+SAY = """() => {
+    window.told = [];
+    liveface.addEventListener("event", ({ detail }) => window.told.push(detail.type));
+    return liveface.say("This sentence goes on for a very long time, and then it goes on for a little longer, and on.");
+}"""
+
+
+def test_an_interrupt_is_heard_and_seen(page: Any, server: Server):
+    """Esc in mid-sentence: within 0.4 s there is no sound left in the page, and the mouth rests."""
+    start(page, server.url, button="#start-quiet")
+    playing(page)
+    page.evaluate("addEventListener('keydown', () => (window.pressed = performance.now()), true)")
+
+    def say_and_press() -> None:
+        page.evaluate(SAY)
+        until(page, "window.told.includes('speech.started')", 10_000)
+        page.wait_for_timeout(2000)
+        page.keyboard.press("Escape")
+        until(page, "window.told.includes('cleared')", 3_000)
+
+    seen = watch(page, 8, mouth_of(page), meanwhile=say_and_press)
+    since = seen.at - page.evaluate("window.pressed")
+    speaking, after = (since > -1200) & (since < 0), since > 400
+    assert np.median(seen.remote[speaking]) > 0.005, "it was not speaking when it was interrupted"
+    assert seen.remote[after].max() < 0.001, f"heard {since[seen.remote > 0.001].max():.0f} ms after the interrupt"
+    change = np.abs(np.diff(seen.luma, axis=0)).mean((1, 2))
+    moved, rested = np.median(change[speaking[1:]]), np.median(change[after[1:]])
+    assert rested < 0.5 * moved, f"the mouth goes on: {rested:.2f} grey levels a picture, {moved:.2f} in speech"
+
+
 def test_two_tabs_have_two_sessions_and_hear_only_their_own(page: Any, server: Server):
     start(page, server.url)
     quiet = page.context.new_page()  # the same device, another session; it does not listen
@@ -294,6 +339,45 @@ def test_two_tabs_have_two_sessions_and_hear_only_their_own(page: Any, server: S
     assert watch(quiet, 2).remote.max() < 0.003, "the quiet tab hears somebody"
     page.bring_to_front()
     assert watch(page, 2).remote.max() > 0.02, "the talking tab does not hear itself"
+
+    page.evaluate("liveface.listening = false")
+    page.wait_for_timeout(500)
+    assert watch(page, 2.5, meanwhile=lambda: quiet.evaluate(SAY)).remote.max() < 0.003, "it hears the other tab"
+    quiet.bring_to_front()
+    assert watch(quiet, 1).remote.max() > 0.005, "the other tab does not hear itself"
+
+
+def test_the_points_lie_on_the_mouth_that_is_seen(page: Any, server: Server):
+    """Where pixels move most in speech, there is the mouth; there the engine says the lips are, and there are dots."""
+    start(page, server.url)
+    playing(page)
+    page.evaluate(
+        """() => {
+            window.received = [];
+            liveface.addEventListener("landmarks", ({ detail }) => {
+                received.push(detail.points);
+                if (received.length > 12) received.shift();
+            });
+        }"""
+    )
+    page.click("#points")
+    page.wait_for_timeout(600)
+    drawn = page.evaluate(DRAWN, [HOUSE_LIPS.start, HOUSE_LIPS.stop])
+    assert drawn["share"] == 1, "not every point of the lips has its dot"
+    assert drawn["covered"] < 0.03, "this is no row of dots"
+
+    lower = (0.15, 0.4, 0.7, 0.6)  # of the picture: cheeks, mouth, chin, shoulders
+    seen = watch(page, 5, lower, pictures=90)
+    spread = np.abs(np.diff(seen.luma, axis=0)).mean(0)
+    y, x = np.nonzero(spread >= np.quantile(spread, 0.96))
+    moving = np.median(np.stack([(x + 0.5) / 32, (y + 0.5) / 24], 1), axis=0) * lower[2:] + lower[:2]
+    low, high = np.min(drawn["lips"], axis=0), np.max(drawn["lips"], axis=0)
+    room = 0.35 * (high - low).max()
+    within = (low - room < moving) & (moving < high + room)
+    assert within.all(), f"lips at {low} … {high}, the mouth at {moving}"
+
+    page.click("#points")
+    assert not page.is_visible("#overlay")
 
 
 def test_without_permission_the_page_says_so_and_goes_on(driver: Any, tmp_path: Path, server: Server):
@@ -330,6 +414,7 @@ def test_a_viewer_watches(page: Any, server: Server):
     live(viewer)
     playing(viewer)
     assert viewer.inner_text("#status-words") == "Watching live"
+    assert watch(viewer, 2).remote.max() > 0.02, "the viewer hears nothing"
     page.close()
     until(viewer, "document.querySelector('#curtain-title').innerText.includes('is over')", 25_000)
 
