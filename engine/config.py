@@ -75,10 +75,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    ports: Annotated[str | None, Says("UDP ports for media, as 50000-50199; any free ones when unset")] = None
+    codecs: Annotated[tuple[str, ...], Says("of the picture, the preferred one first: VP8, H264")] = ("VP8", "H264")
+    bitrate: Annotated[int, Says("bits per second of a picture stream at most", 120_000, 4_000_000)] = 800_000
+    encode_threads: Annotated[int, Says("threads that encode sound and pictures", 1, 64)] = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Deadlines:
     first_media: Annotated[float, Says("seconds from an answer to its first media", least=1)] = 15.0
     silent: Annotated[float, Says("seconds without media until a connection is closed", least=1)] = 10.0
-    dead: Annotated[float, Says("seconds until a peer that stopped answering is given up", least=1)] = 35.0
     drain: Annotated[float, Says("seconds that running sessions get after SIGTERM", least=0)] = 30.0
 
 
@@ -108,6 +115,7 @@ class Config:
     access: Access = field(default_factory=Access)
     turn: Turn = field(default_factory=Turn)
     limits: Limits = field(default_factory=Limits)
+    media: Media = field(default_factory=Media)
     deadlines: Deadlines = field(default_factory=Deadlines)
     log: Log = field(default_factory=Log)
 

@@ -297,13 +297,16 @@ class Lobby:
 
     async def _measure(self, guest: Guest, began: float) -> None:
         """Counts every moment as it leaves. Wants nothing, so nothing is computed for it."""
-        metrics, first = self._metrics, True
+        metrics, first, missing = self._metrics, True, 0.0
         with contextlib.suppress(SessionClosedError):
             async with guest.session.outlet(Wants.NOTHING, capacity=8) as moments:
                 async for moment in moments:
                     if moment.repeated:
                         metrics.deadline_misses.add()
                     metrics.frames.add(result="late" if moment.repeated else "sent" if moment.speaking else "idle")
+                    metrics.av_skew.observe(moment.behind)
+                    metrics.audio_gap.add(guest.session.missing_seconds - missing)
+                    missing = guest.session.missing_seconds
                     if moment.arrived > 0:
                         metrics.latency.observe(self._clock.now() - moment.arrived)
                     if first and guest.owner is not None and guest.owner.connected.is_set():

@@ -50,6 +50,8 @@ class Moment:
     mesh: Floats | None = None  # [468, 3]
     repeated: bool = False
     """The picture came too late and is the one before it."""
+    behind: float = 0.0
+    """Seconds by which the face is older than the sound; 0 unless it is repeated."""
     arrived: float = 0.0
     loop_index: int = 0
 

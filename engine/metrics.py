@@ -152,11 +152,15 @@ class Metrics:
         self.latency = Histogram(
             "avatar_audio_to_video_latency_seconds", "From the last sample of 40 ms to the moment that shows it."
         )
-        self.av_skew = Histogram("avatar_av_skew_seconds", "Positive: audio early.", buckets=SIGNED)
+        self.av_skew = Histogram(
+            "avatar_av_skew_seconds", "Sound ahead of its picture as they leave; positive: audio early.", buckets=SIGNED
+        )
         self.frames = Counter("avatar_frames_total", "Pictures by fate.", ("result",))
         self.deadline_misses = Counter("avatar_deadline_misses_total", "Pictures that were not ready in time.")
         self.audio_buffer = Gauge("avatar_audio_buffer_seconds", "Sound that waits to be spoken, all sessions.")
-        self.audio_gap = Counter("avatar_audio_gap_seconds_total", "Sound that never came and was filled.")
+        self.audio_gap = Counter(
+            "avatar_audio_gap_seconds_total", "Sound that never came in time: concealed, or silence."
+        )
         self.interrupt_latency = Histogram("avatar_interrupt_latency_seconds", "From interrupt to cleared.")
         self.batch_size = Histogram("avatar_batch_size", "Rows in one step of the model.", buckets=SIZES)
         self.webrtc_rtt = Histogram("avatar_webrtc_rtt_seconds", "Round trip to peers.")

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from engine.clock import Clock
+from engine.clock import Alarm, Clock
 from engine.listener import Listened, Listener, Pacing
 from engine.media import Floats, Heard, Moment
 from engine.picture import lay, loop_index, towards_loop
@@ -87,8 +87,8 @@ class Pipeline:
         self._coming: deque[Coming] = deque()
         self._asked: deque[Coming] = deque()  # those whose answering chunk has not been heard yet
         self._steps = 0
-        self._arrived = asyncio.Event()  # something new for the listener
-        self._more = asyncio.Event()  # something new for the player
+        self._arrived = Alarm(clock)  # something new for the listener
+        self._more = Alarm(clock)  # something new for the player
         self._flight = asyncio.Semaphore(FILE_FLIGHT)
         self._reset = True
         self._finishing = False
@@ -100,18 +100,18 @@ class Pipeline:
 
     async def run(self) -> None:
         """Live until cancelled or, for a file, until everything pushed before `finish()` has been delivered."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._arrived, self._more, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(), name="listen")
             tasks.create_task(self._play(), name="play")
 
     def notice(self) -> None:
         """The listener was given something."""
-        self._arrived.set()
+        self._arrived.ring()
 
     def finish(self) -> None:
         """Files only: what was pushed is all there is."""
         self._finishing = True
-        self._arrived.set()
+        self._arrived.ring()
 
     def interrupt(self) -> list[str]:
         """Void everything that is on its way, at once. Returns the segments that were cut off."""
@@ -128,7 +128,7 @@ class Pipeline:
             self._closing = CLOSING_MOMENTS
         self._newest = None
         self._reset = True
-        self._more.set()
+        self._more.ring()
         return list(dict.fromkeys([*segments, *cut]))
 
     # Listen and move
@@ -142,9 +142,9 @@ class Pipeline:
             if self._finishing and self.listener.speech_done:
                 for _ in range(self.card.lookahead):
                     await self._step(SILENCE)
-                self._more.set()
+                self._more.ring()
                 return
-            await self._until(self._arrived.wait(), self.listener.wake_at(self.clock.now()))
+            await self._arrived.wait(self.listener.wake_at(self.clock.now()))
 
     async def _hear(self, listened: Listened) -> None:
         position = listened.chunk.pts // HEARD_CHUNK
@@ -155,7 +155,7 @@ class Pipeline:
                 before.overdue = True
         self._asked.append(coming)
         self._coming.append(coming)
-        self._more.set()
+        self._more.ring()
         await self._step(listened.chunk.features, listened.overdue)
 
     async def _step(self, features: Floats, overdue: bool = False) -> None:
@@ -188,6 +188,7 @@ class Pipeline:
             coming.answer.set_result(heard.result())
 
     def _answered(self, coming: Coming, answer: "asyncio.Future[Out]") -> None:
+        self._more.ring()
         if answer.cancelled() or coming.voided:
             return
         if not coming.overdue:
@@ -205,35 +206,37 @@ class Pipeline:
                 if self._finishing and self.listener.speech_done:
                     return
                 self._more.clear()
-                await self._more.wait()
+                await self._more.wait(None)
             coming = self._coming[0]
-            out, repeated = await self._picture(coming)
-            if self.listener.pacing is not Pacing.FILE:
+            out, shown = await self._picture(coming)
+            if self.listener.pacing is not Pacing.FILE and Wants.PICTURE in self._wants():
                 due = self.playout.due(coming.position)
                 if due is not None and due > self.clock.now():
                     await self.clock.sleep_until(due)
             self._coming.popleft()  # only now: an interrupt while we waited voids this one too
-            moment = self._moment(coming, out, repeated)
-            self.playout.left(repeated)
+            moment = self._moment(coming, out, shown)
+            self.playout.left(shown != coming.position)
             await self._deliver(moment, coming.listened)
 
-    async def _picture(self, coming: Coming) -> tuple[Out | None, bool]:
-        """The answer for a moment, or the newest one there is when its time has come, and whether it is that."""
-        if not coming.voided and not coming.answer.done():
-            if self.listener.pacing is Pacing.FILE:
-                await asyncio.wait([coming.answer])
-            else:
-                give_up = self.playout.give_up(coming.position)
-                if give_up is not None and coming.listened.overdue:
-                    give_up = max(give_up, coming.called + self.playout.grace)
-                if give_up is None:
-                    give_up = self.clock.now() + self.card.lookahead * CHUNK_SECONDS + FIRST_PATIENCE_SECONDS
-                await self._until(asyncio.wait([coming.answer]), give_up)
+    async def _picture(self, coming: Coming) -> tuple[Out | None, int | None]:
+        """The answer for a moment, or the newest one there is when its time has come; and the position it is of."""
+        give_up: float | None = None
+        if self.listener.pacing is not Pacing.FILE:
+            give_up = self.playout.give_up(coming.position)
+            if give_up is None:
+                give_up = self.clock.now() + self.card.lookahead * CHUNK_SECONDS + FIRST_PATIENCE_SECONDS
+            elif coming.listened.overdue:
+                give_up = max(give_up, coming.called + self.playout.grace)
+        while not coming.voided and not coming.answer.done():
+            if give_up is not None and give_up <= self.clock.now():
+                break
+            self._more.clear()
+            await self._more.wait(give_up)
         if coming.answer.done() and not coming.answer.cancelled():
-            return coming.answer.result(), False
-        return (None if self._newest is None else self._newest[1]), True
+            return coming.answer.result(), coming.position
+        return (None, None) if self._newest is None else (self._newest[1], self._newest[0])
 
-    def _moment(self, coming: Coming, out: Out | None, repeated: bool) -> Moment:
+    def _moment(self, coming: Coming, out: Out | None, shown: int | None) -> Moment:
         chunk = coming.listened.chunk
         index = loop_index(coming.position, self.card.frames)
         wants = self._wants()
@@ -255,7 +258,8 @@ class Pipeline:
             face=face,
             points=points,
             mesh=mesh,
-            repeated=repeated and not coming.voided,
+            repeated=shown != coming.position and not coming.voided,
+            behind=0.0 if shown is None or coming.voided else (coming.position - shown) * CHUNK_SECONDS,
             arrived=0.0 if coming.voided else chunk.arrived,
             loop_index=index,
         )
@@ -277,16 +281,3 @@ class Pipeline:
             face = self._shown_face.copy()
             face[:BLENDSHAPES] *= 1 - share
         return roi, face
-
-    async def _until(self, waited: Awaitable[object], when: float | None) -> None:
-        """Wait for something, but no longer than until `when` on the session's clock."""
-        task = asyncio.ensure_future(waited)
-        if when is None:
-            await task
-            return
-        alarm = asyncio.ensure_future(self.clock.sleep_until(when))
-        try:
-            await asyncio.wait([task, alarm], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for either in (task, alarm):
-                either.cancel()

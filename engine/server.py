@@ -37,9 +37,10 @@ from engine.session import House
 from engine.start import StartError, open_worker, shelf_of
 from engine.tokens import Mint, TokenError
 from engine.voices import Voices
-from engine.webrtc import Deadlines, Peers
-from engine.websocket import Admission, serve_websocket
+from engine.webrtc import Deadlines, Peers, port_range
+from engine.websocket import Admission, Stream, serve_websocket
 from engine.worker import Worker, WorkerLost
+from models.rates import HEARD_RATE
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ BLACKOUT_SECONDS: Final = 2.0
 """A network that was gone for exactly `deadlines.silent` gets so long to come back."""
 
 CANARY_SECONDS: Final = 2.0
+COUNT_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 0.5
 """After a session's end: those that end together are tidied up after together."""
 
@@ -174,7 +176,7 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
         with contextlib.suppress(TimeoutError):  # who is told the address may use it at once
             async with asyncio.timeout(api.READY_SECONDS):
                 await _sing_once(rooms)
-        await stack.enter_async_context(_chores(rooms, runner))
+        await stack.enter_async_context(_chores(rooms, runner, stream))
         stack.enter_context(memory.settled())
         yield Server(rooms, config.host, listener.getsockname()[1])
 
@@ -209,8 +211,21 @@ def _default_executor() -> Iterator[None]:
 
 def _peers(config: Config, clock: Clock, access: Access) -> Peers:
     addresses = [config.host_address] if config.host_address else ["127.0.0.1"] if access.local else []
-    deadlines = Deadlines(first_media=config.deadlines.first_media, silence=config.deadlines.silent + BLACKOUT_SECONDS)
-    return Peers(clock, host_addresses=addresses, deadlines=deadlines)
+    media = config.media
+    try:
+        return Peers(
+            clock,
+            host_addresses=addresses,
+            ports=None if media.ports is None else port_range(media.ports),
+            codecs=media.codecs,
+            bitrate=media.bitrate,
+            encode_threads=media.encode_threads,
+            deadlines=Deadlines(
+                first_media=config.deadlines.first_media, silence=config.deadlines.silent + BLACKOUT_SECONDS
+            ),
+        )
+    except ValueError as wrong:
+        raise StartError(str(wrong)) from wrong
 
 
 def _limits(config: Config, access: Access, clock: Clock) -> Limits:
@@ -253,11 +268,11 @@ def _wire(metrics: Metrics, rooms: Rooms) -> None:
 
 
 @asynccontextmanager
-async def _chores(rooms: Rooms, runner: web.AppRunner) -> AsyncIterator[None]:
+async def _chores(rooms: Rooms, runner: web.AppRunner, stream: Stream) -> AsyncIterator[None]:
     """What is done every so often while the server is up."""
     async with asyncio.TaskGroup() as tasks:
         chores = [tasks.create_task(_sing(rooms)), tasks.create_task(_sweep(rooms, runner))]
-        chores += [tasks.create_task(_count(rooms)), tasks.create_task(_tidy(rooms))]
+        chores += [tasks.create_task(_count(rooms, stream)), tasks.create_task(_tidy(rooms))]
         yield
         for chore in chores:
             chore.cancel()
@@ -304,24 +319,31 @@ async def _tidy(rooms: Rooms) -> None:
         await asyncio.get_running_loop().run_in_executor(rooms.files, memory.give_back)
 
 
-async def _count(rooms: Rooms) -> None:
-    """Totals of the connections, taken over into counters once a second."""
+async def _count(rooms: Rooms, stream: Stream) -> None:
+    """Totals that others keep, taken over into counters once a second."""
+    metrics = rooms.metrics
     before: dict[str, float] = {}
-    pairs = {
-        "sent_bytes": rooms.metrics.webrtc_sent,
-        "remote_lost_packets": rooms.metrics.webrtc_lost,
-        "keyframe_requests": rooms.metrics.webrtc_pli,
-    }
     while True:
-        await rooms.clock.sleep_until(rooms.clock.now() + 1.0)
-        totals = rooms.peers.stats()
-        for name, counter in pairs.items():
-            counter.add(max(0.0, totals.get(name, 0) - before.get(name, 0)))
-            before[name] = totals.get(name, 0)
+        await rooms.clock.sleep_until(rooms.clock.now() + COUNT_SECONDS)
+        peers = rooms.peers.stats()
+        totals = (
+            (metrics.webrtc_sent, "sent", peers.get("sent_bytes", 0)),
+            (metrics.webrtc_lost, "lost", peers.get("remote_lost_packets", 0)),
+            (metrics.webrtc_pli, "keyframes", peers.get("keyframe_requests", 0)),
+            (metrics.audio_gap, "concealed", peers.get("voice_concealed_samples", 0) / HEARD_RATE),
+            (metrics.ws_dropped, "faces", stream.stats()["frames_dropped"]),
+        )
+        for counter, name, total in totals:
+            counter.add(max(0.0, total - before.get(name, 0.0)))
+            before[name] = total
+        for rows, times in rooms.worker.batches.items():
+            for _ in range(times):
+                metrics.batch_size.observe(rows)
+        rooms.worker.batches.clear()
         for peer in rooms.peers.peers:
             round_trip = peer.stats().get("round_trip_seconds")
             if round_trip is not None:
-                rooms.metrics.webrtc_rtt.observe(round_trip)
+                metrics.webrtc_rtt.observe(round_trip)
 
 
 def _bind(host: str, port: int) -> socket.socket:

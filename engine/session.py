@@ -26,7 +26,7 @@ from engine.listener import Listened, Listener, Pacing, Sound, SpeechFullError
 from engine.media import Event, Moment
 from engine.pipeline import Pipeline
 from engine.worker import Seat, Worker
-from models.rates import HEARD_CHUNK, HEARD_RATE
+from models.rates import CHUNK_SECONDS, HEARD_CHUNK, HEARD_RATE
 from models.runtime import AvatarCard, Wants
 
 EVENTS_MOST = 256
@@ -169,6 +169,11 @@ class Session:
         """Speech that waits to be said."""
         return self._listener.queued
 
+    @property
+    def missing_seconds(self) -> float:
+        """Sound that never came, or that nobody was there to take, so far."""
+        return (self._listener.starved + self._listener.leapt) * CHUNK_SECONDS
+
     @asynccontextmanager
     async def outlet(self, wants: Wants = Wants.PICTURE, capacity: int = 4) -> AsyncIterator[AsyncIterator[Moment]]:
         """One more taker of the moments. A slow one loses the oldest, and nobody else notices."""
@@ -222,6 +227,7 @@ class Session:
             "starved": listener.starved,
             "dropped": listener.dropped,
             "skipped": listener.skipped,
+            "leapt": listener.leapt,
             "queued_seconds": listener.queued,
             "outlets": len(self._outlets),
             "stage_seconds": {

@@ -79,7 +79,7 @@ from models.runtime import Wants
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["EVENTS_CHANNEL", "BadOffer", "Conversation", "Deadlines", "Peer", "Peers", "Role"]
+__all__ = ["EVENTS_CHANNEL", "BadOffer", "Conversation", "Deadlines", "Peer", "Peers", "Role", "port_range"]
 
 EVENTS_CHANNEL: Final = "avatar-events"
 
@@ -879,6 +879,14 @@ class Peers:
                     totals[name] = totals.get(name, 0) + value
         totals["peers"] = len(self._shared.peers)
         return totals
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """ "50000-50199" → (50000, 50199). Raises ValueError with a line that says how to write it."""
+    first, dash, last = text.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
+        raise ValueError(f"The UDP port range {text!r} must be two numbers, as 50000-50199.")
+    return int(first), int(last)
 
 
 def _direction(role: Role, kind: str) -> str:

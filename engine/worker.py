@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,6 +171,8 @@ class Worker:
         """Times that the process was replaced."""
         self.held = 0
         """Answers that were not sane (NaN, flat) and were replaced by the last good one."""
+        self.batches: Counter[int] = Counter()
+        """How many answers came together, and how often: the rows of a step."""
         self.backend = ""
         """What serves, and why it was chosen, in one line."""
 
@@ -272,7 +274,12 @@ class Worker:
         self._host.send(self._sequence, row)
         return answer
 
-    def _answered(self, sequence: int, out: Out) -> None:
+    def _answered(self, outs: Sequence[tuple[int, Out]]) -> None:
+        self.batches[len(outs)] += 1
+        for sequence, out in outs:
+            self._hand_over(sequence, out)
+
+    def _hand_over(self, sequence: int, out: Out) -> None:
         self._quiet = 0.0
         self.held += out.held
         if not out.held:
@@ -418,7 +425,9 @@ class Loops(LoopFiles):
         super().close()
 
 
-Answered = Callable[[int, Out], None]
+Answered = Callable[[Sequence[tuple[int, Out]]], None]
+"""Given the answers of a step, each with its question's number."""
+
 Lost = Callable[[str], None]
 
 
@@ -545,13 +554,14 @@ class ProcessHost:
             new = os.eventfd_read(self._outs_bell)
         except BlockingIOError:
             return
-        for _ in range(new):
-            sequence, out = self._rings.read_out(self._read)
-            self._read += 1
-            self._answered(sequence, out)
-            if self._dead:
-                return
-        self._flush()
+        end = self._read + new
+        while self._read < end and not self._dead:
+            rows = self._rings.rows_of(self._read)
+            outs = [self._rings.read_out(self._read + i) for i in range(rows)]
+            self._read += rows
+            self._answered(outs)
+        if not self._dead:
+            self._flush()
 
     def _listen(self) -> None:
         """Something on the status pipe: ready, failed, lost, or its end, which is the process's end too."""
@@ -704,9 +714,8 @@ class ThreadHost:
         self._tell(self._hand_over, outs)
 
     def _hand_over(self, outs: Sequence[tuple[int, Out]]) -> None:
-        for sequence, out in outs:
-            if not self._dead:
-                self._answered(sequence, out)
+        if not self._dead:
+            self._answered(outs)
 
     def _set_opened(self, opened: Opened) -> None:
         if not self._opened.done():

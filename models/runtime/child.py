@@ -75,7 +75,7 @@ class RingLink:
 
     def answer(self, outs: Sequence[tuple[int, Out]]) -> None:
         for sequence, out in outs:
-            self._rings.write_out(self._answered, sequence, out)
+            self._rings.write_out(self._answered, sequence, out, len(outs))
             self._answered += 1
         os.eventfd_write(self._answered_bell, len(outs))
 

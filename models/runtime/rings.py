@@ -42,6 +42,7 @@ def out_record(picture_bytes: int) -> np.dtype[np.void]:
             ("slot", "<i4"),
             ("has", "<i4"),  # Wants flags of what is there, and TIMED
             ("held", "<i4"),
+            ("rows", "<i4"),  # of the step that made it
             ("rectangle", "<i4", 4),  # x, y, width, height
             ("stages", "<f4", len(STAGES)),
             ("points", "<f4", (POINTS, 3)),
@@ -103,12 +104,13 @@ class Rings:
         )
         return int(record["sequence"]), row
 
-    def write_out(self, index: int, sequence: int, out: Out) -> None:
+    def write_out(self, index: int, sequence: int, out: Out, rows: int = 1) -> None:
         record = self._outs[index % self._capacity]
         record["sequence"] = sequence
         record["generation"] = out.generation
         record["slot"] = out.slot
         record["held"] = out.held
+        record["rows"] = rows
         has = 0
         if out.points is not None:
             has |= Wants.POINTS.value
@@ -132,6 +134,10 @@ class Rings:
             has |= TIMED
             record["stages"] = [out.stage_seconds.get(stage, 0.0) for stage in STAGES]
         record["has"] = has
+
+    def rows_of(self, index: int) -> int:
+        """How many rows the step had that made this answer."""
+        return int(self._outs[index % self._capacity]["rows"])
 
     def read_out(self, index: int) -> tuple[int, Out]:
         """The arrays of the answer are copies: the record is free when this returns."""

@@ -118,6 +118,8 @@ async def test_a_late_picture_is_skipped_and_never_queued() -> None:
         late = stage.left[before:]
         repeated = [moment for _, moment in late if moment.repeated]
         assert 4 <= len(repeated) <= 8
+        assert all(CHUNK_SECONDS - 1e-9 <= moment.behind <= 4 * CHUNK_SECONDS for moment in repeated)
+        assert not any(moment.behind for _, moment in late if not moment.repeated)
         assert [m.pts for _, m in late] == [late[0][1].pts + n * HEARD_CHUNK for n in range(len(late))]
         gaps = np.diff([at for at, _ in late])
         assert gaps.max() < CHUNK_SECONDS + 0.050, "sound does not wait for a picture longer than the grace"

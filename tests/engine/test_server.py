@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import socket
 import threading
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -26,8 +27,9 @@ import engine.server
 from engine import logs
 from engine.api import unreadiness
 from engine.clock import RealClock
-from engine.config import Access, Config, Secret, Turn
+from engine.config import Access, Config, Media, Secret, Turn
 from engine.config import Limits as LimitSettings
+from engine.metrics import Metrics
 from engine.server import Server, serving
 from engine.start import StartError
 from engine.voices import Spoken, VoiceCard, Voices
@@ -108,10 +110,12 @@ class House:
         return dict(ticket)
 
     @asynccontextmanager
-    async def talking(self, ticket: dict[str, Any] | None = None) -> AsyncIterator[tuple[dict[str, Any], Client]]:
+    async def talking(
+        self, ticket: dict[str, Any] | None = None, loss: Callable[[int], bool] | None = None
+    ) -> AsyncIterator[tuple[dict[str, Any], Client]]:
         """A client that speaks and is seen to be answered."""
         ticket = ticket or await self.ticket()
-        async with Client(VOICE, decode=False) as client:
+        async with Client(VOICE, decode=False, loss=loss) as client:
 
             async def exchange(offer: str) -> str:
                 status, headers, answer = await self.ask(
@@ -802,6 +806,53 @@ async def test_metrics_tell_what_happened(house: House) -> None:
     assert ticket["session_id"] not in page
 
 
+async def test_metrics_are_fed_by_what_befalls_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a second of the voice is lost, and a websocket's reader is too slow for nine faces."""
+    monkeypatch.setattr(engine.server, "COUNT_SECONDS", 0.1)
+    monkeypatch.setattr(engine.server.Stream, "stats", lambda stream: {"frames_dropped": 9})
+    async with up() as house, house.talking(loss=lambda index: 60 <= index < 73) as (_, client):
+
+        async def page() -> dict[str, float]:
+            text = (await house.ask("GET", "/metrics"))[2].decode()
+            lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+            return {name: float(value) for name, value in lines}
+
+        await client.until(lambda: len(client.sent) > 100)
+        before = await page()
+        await asyncio.sleep(0.5)
+        told = await page()
+    assert 0.1 <= told["avatar_audio_gap_seconds_total"] <= 0.5
+    assert told["avatar_ws_send_queue_dropped_total"] == 9
+    for name in ("avatar_batch_size", "avatar_av_skew_seconds", "avatar_audio_to_video_latency_seconds"):
+        assert told[f"{name}_count"] > before[f"{name}_count"] + 5, name
+    assert told["avatar_batch_size_sum"] >= told["avatar_batch_size_count"]
+    assert abs(told["avatar_av_skew_seconds_sum"]) <= 0.04 * told["avatar_av_skew_seconds_count"]
+
+
+async def test_every_family_of_the_page_is_somebodys_business() -> None:
+    """A family that nobody feeds says that nothing happens where nobody looks."""
+    rooms = "".join(path.read_text() for path in Path(engine.server.__file__).parent.glob("*.py"))
+    silent = [name for name in vars(Metrics()) if not re.search(rf"metrics\.{name}\b", rooms)]
+    assert silent == []
+
+
+async def test_s10_media_keeps_to_the_ports_codecs_and_bit_rate_of_the_settings() -> None:
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+    probe.close()
+    settings = Media(ports=f"{port}-{port}", codecs=("H264",), bitrate=200_000, encode_threads=1)
+    async with up(media=settings) as house, house.talking() as (_, client):
+        assert client.server_address == ("127.0.0.1", port)
+        (peer,) = house.server.rooms.peers.peers
+        assert peer.codec == "H264"
+        assert peer.stats()["bitrate"] <= 200_000
+        assert sum(thread.name.startswith("encode") for thread in threading.enumerate()) == 1
+        status, headers, _ = await house.ask("POST", "/v1/whip", data=await plain_offer(), headers=SDP)
+        assert status == 503, "there is no second port"
+        assert "Retry-After" in headers
+
+
 async def test_l10_ready_means_that_a_picture_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model hangs: HTTP still answers, `/readyz` no longer says ready."""
     monkeypatch.setattr(engine.api, "READY_SECONDS", 0.4)
@@ -920,6 +971,9 @@ async def test_probe_stamps_the_pictures() -> None:
         ({"avatar": ("nobody",)}, "no avatar is called 'nobody'"),
         ({"host": "192.0.2.1", "access": Access(anyone=True)}, "cannot listen on"),
         ({"backend": "abacus"}, "abacus"),
+        ({"media": Media(ports="50000")}, "as 50000-50199"),
+        ({"media": Media(ports="80-90")}, "1024"),
+        ({"media": Media(codecs=("AV1",))}, "VP8 and H264"),
     ],
 )
 async def test_l8_a_server_that_cannot_start_says_why_in_one_line(settings: dict[str, Any], reason: str) -> None:

@@ -115,6 +115,7 @@ async def test_rows_that_wait_for_a_step_go_together_into_the_next(worker: Worke
         together = [seat.hear(chunk(), 0, ALL) for seat in (a, b, c)]
         outs = [await slow, *[await answer for answer in together]]
     assert [float(out.face[0]) for out in outs if out.face is not None] == [1, 3, 3, 3]
+    assert worker.batches == {1: 1, 3: 1}
 
 
 async def test_a_full_house_refuses_and_a_released_seat_is_free_again(worker: Worker) -> None:

@@ -64,7 +64,8 @@ def test_an_answer_comes_out_as_it_went_in(
         stage_seconds={"render": 0.5} if has[4] else None,
         held=has[0],
     )
-    rings.write_out(index, seed, out)
+    rings.write_out(index, seed, out, rows=3)
+    assert rings.rows_of(index) == 3
     sequence, again = rings.read_out(index)
     rings.write_out(index, 0, Out(0, 0, points=np.zeros((POINTS, 3), np.float32)))
     assert (sequence, again.slot, again.generation, again.held) == (seed, 3, seed, has[0])
