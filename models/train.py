@@ -111,11 +111,15 @@ class Clip:
 
     @staticmethod
     def read(path: Path) -> "Clip":
+        """Where the file says which frames are `usable`, the longest run of them."""
         with np.load(path, allow_pickle=False) as file:
             points, audio = file["points"].astype(np.float32), file["audio"].astype(np.float32)
             speech = file["speech"].astype(bool) if "speech" in file else None
             if round(float(file["fps"])) != FRAME_RATE:
                 raise ValueError(f"{path}: {float(file['fps'])} frames a second; track it at {FRAME_RATE}")
+            run = _longest(file["usable"]) if "usable" in file else slice(0, len(points))
+        points, audio = points[run], audio[run.start * CHUNK :]
+        speech = None if speech is None else speech[run]
         if not np.isfinite(points).all():
             raise ValueError(f"{path}: the face was lost in some frames; cut the clip or track it again")
         return Clip(path.stem, points, audio, speech).cut(0, len(points))
@@ -126,6 +130,12 @@ class Clip:
         audio = self.audio[start * CHUNK : (start + len(points)) * CHUNK]
         audio = np.pad(audio, (0, len(points) * CHUNK - len(audio)))
         return Clip(self.name, points, audio, None if self.speech is None else self.speech[start:stop])
+
+
+def _longest(usable: npt.NDArray[np.bool_]) -> slice:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    runs = [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return max(runs, key=lambda run: run.stop - run.start, default=slice(0, 0))
 
 
 def read_clips(directory: Path) -> list[Clip]:
@@ -228,6 +238,12 @@ class Trainer:
             yield self.step()
             if self.done or self.at % self.config.checkpoint_every == 0:
                 self.save()
+
+    def conditions(self, points: Floats) -> Conditions:
+        """Of a clip's head. The face that a session begins with is one and the same in training and in scoring: the
+        person's own at rest, which the stream has; in the faithful form the clip's first frame, as published."""
+        at_rest = self.mesh[None, face.HOUSE].astype(np.float32)
+        return conditions_of(points, self.mesh, at_rest if FORMS[self.config.form].causal else None)
 
     def _warmth(self) -> float:
         """Of the learning rate: a tenth of the run to warm up, then a cosine down."""
@@ -350,7 +366,7 @@ class _Cache:
             points = clips[voice].points
             if head != voice:
                 points = lend_lips(points, clips[head].points)
-            self.pairs[voice, head] = (conditions_of(points, self.trainer.mesh), torch.tensor(points))
+            self.pairs[voice, head] = (self.trainer.conditions(points), torch.tensor(points))
         return self.pairs[voice, head]
 
 
@@ -381,12 +397,10 @@ def perform(trainer: Trainer, clip: Clip, head: Clip | None = None) -> metrics.P
     network = trainer.network.eval()
     posed = clip if head is None else head
     frames = min(len(clip.points), len(posed.points))
-    conditions = conditions_of(
-        posed.points[:frames], trainer.mesh, np.asarray(trainer.mesh[None, face.HOUSE], np.float32)
-    )
+    conditions = trainer.conditions(posed.points[:frames])
     code = hear(trainer.hearing, clip.cut(0, frames), network.lookahead)
     on_device = Conditions(*(tensor.to(trainer.device) for tensor in late(conditions, network.lookahead)))
-    points, _ = network(code, on_device, network.silence(1))
+    points, _ = network(code, on_device, network.begin(on_device.identity))
     said = points[0, network.lookahead :].cpu().numpy().astype(np.float64)
     said = metrics.pose_normal(posed.points[:frames], trainer.mesh)(said)
     true = metrics.pose_normal(clip.points[:frames], trainer.mesh)(clip.points[:frames])[:, face.HOUSE]

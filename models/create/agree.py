@@ -1,0 +1,124 @@
+"""Do sound and lips belong together, and by how much is the sound early or late?
+
+The voice encoder hears what a mouth must do; the tracker saw what it did. Where the two agree best is the recording's
+A/V offset; how well they agree there says whether it is this person's voice at all. The loudness of the sound would be
+no judge: it scatters by a quarter of a second.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models import face
+from models.create.film import Floats
+from models.mel import Mel
+from models.rates import CHUNK, FRAME_RATE, SAMPLE_RATE
+from models.runtime.eager import VOICE
+from models.voice import LOOKAHEADS, MOUTH, Voice, load
+
+MOST_SECONDS: Final = 0.2
+"""Larger offsets are no camera's."""
+AGREES: Final = 0.25
+"""Correlation at the best offset from which voice and lips are taken to be one person's."""
+TRUSTED: Final = 0.35
+"""From which the offset is corrected."""
+UNCERTAIN_MS: Final = 45.0
+"""About a frame: what the encoder and a person's own articulation differ by. Smaller offsets are left alone."""
+SPEECH_FLOOR: Final = 1.0
+"""Standard loudness (mean log-mel) above the quietest tenth from which a column counts as speech."""
+HANG_FRAMES: Final = 4
+"""Speech goes on through gaps as short as this: a stop consonant is no pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Positive: the audio is early, and is to be delayed by so much."""
+
+    offset_ms: float
+    r: float
+
+
+def heard_opening(audio: Floats) -> npt.NDArray[np.float64]:
+    """[T]: how far the voice encoder would open the jaw, 0 where it hears a closure."""
+    voice = Voice(load(VOICE)).eval()
+    most = LOOKAHEADS[-1]
+    frames = len(audio) // CHUNK
+    pcm = np.pad(audio[: frames * CHUNK], (0, most * CHUNK))
+    with torch.inference_mode():
+        code, _ = voice(torch.from_numpy(pcm)[None], voice.silence(1))
+        heard = voice.encoder.hear(code, most)
+    jaw = heard.mouth[0, most:, [names[0] for names in MOUTH].index("jawOpen")].double().numpy()
+    closed = heard.closure[0, most:].sigmoid().double().numpy()
+    return np.asarray(jaw * (1 - closed), np.float64)
+
+
+def seen_opening(points: Floats) -> npt.NDArray[np.float64]:
+    """[T] of [T, 478, 3]: the opening of the inner lips in eye-corner distances; NaN where there is no face."""
+    gap = np.linalg.norm(points[:, face.INNER_UPPER] - points[:, face.INNER_LOWER], axis=-1)
+    corners = points[:, list(face.EYE_CORNERS)]
+    return np.asarray(gap / np.linalg.norm(corners[:, 0] - corners[:, 1], axis=-1), np.float64)
+
+
+def agreement(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> Agreement:
+    """Of (heard, seen) openings [T] each, pooled. NaN in what was seen does not count."""
+    most = round(MOST_SECONDS * FRAME_RATE) + 1
+    lags = np.arange(-most, most + 1)
+    scores = np.array([_correlation(takes, int(lag)) for lag in lags])
+    best = int(scores.argmax())
+    part = 0.0
+    if 0 < best < len(lags) - 1:
+        before, peak, after = scores[best - 1 : best + 2]
+        part = 0.5 * (before - after) / (before - 2 * peak + after) if before - 2 * peak + after else 0.0
+    return Agreement(float((lags[best] + part) * 1000 / FRAME_RATE), float(scores[best]))
+
+
+def _correlation(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], lag: int) -> float:
+    """Of what was heard with what was seen `lag` frames later."""
+    a: list[npt.NDArray[np.float64]] = []
+    b: list[npt.NDArray[np.float64]] = []
+    for heard, seen in takes:
+        count = min(len(heard), len(seen))
+        x, y = heard[max(0, -lag) : count - max(0, lag)], seen[max(0, lag) : count - max(0, -lag)]
+        known = np.isfinite(y)
+        if known.sum() > FRAME_RATE:
+            a.append(x[known] - x[known].mean())
+            b.append(y[known] - y[known].mean())
+    if not a:
+        return 0.0
+    x, y = np.concatenate(a), np.concatenate(b)
+    spread = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / spread if spread > 1e-9 else 0.0
+
+
+def delayed(audio: Floats, milliseconds: float) -> Floats:
+    """Sound moved to later (or, below zero, to earlier), equally long."""
+    shift = round(milliseconds * SAMPLE_RATE / 1000)
+    if shift > 0:
+        return np.concatenate([np.zeros(shift, np.float32), audio[: len(audio) - shift]])
+    return np.concatenate([audio[-shift:], np.zeros(-shift, np.float32)])
+
+
+def speech(audio: Floats) -> npt.NDArray[np.bool_]:
+    """[T]: frames in which somebody speaks, by loudness over the recording's own quiet."""
+    frames = len(audio) // CHUNK
+    mel = Mel()
+    with torch.inference_mode():
+        columns, _ = mel(torch.from_numpy(audio[: frames * CHUNK])[None], mel.silence(1))
+    loud = columns[0].mean(-1).reshape(frames, -1).mean(-1).numpy()
+    quiet, full = np.quantile(loud, [0.05, 0.95])
+    spoken = loud > quiet + max(SPEECH_FLOOR, 0.3 * (full - quiet))
+    return _without_gaps(spoken)
+
+
+def _without_gaps(spoken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    filled = spoken.copy()
+    edges = np.flatnonzero(spoken)
+    for before, after in itertools.pairwise(edges):
+        if after - before - 1 <= HANG_FRAMES:
+            filled[before:after] = True
+    return filled
