@@ -187,3 +187,24 @@ def test_looking_ahead_shifts_what_is_asked() -> None:
     assert later.upper.shape[1] == 12
     torch.testing.assert_close(later.upper[:, 2:], conditions.upper)
     torch.testing.assert_close(later.upper[:, 0], conditions.upper[:, 0])
+
+
+@pytest.mark.parametrize("form", ["streaming", "faithful"])
+def test_the_neutral_face_is_the_same_in_training_and_in_scoring(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(config(tmp_path, system="speech_to_landmarks", form=form), CLIPS[:6], device="cpu")
+    began: list[torch.Tensor] = []
+    begin = trainer.network.begin
+    monkeypatch.setattr(trainer.network, "begin", lambda identity: (began.append(identity), begin(identity))[1])
+    trainer.step()
+    train.perform(trainer, CLIPS[0])
+    taught, scored = began
+    if form == "streaming":
+        at_rest = torch.tensor(trainer.mesh[face.HOUSE], dtype=torch.float32).flatten()
+        assert torch.equal(taught, at_rest.expand_as(taught))
+        assert torch.equal(scored, at_rest.expand_as(scored))
+    else:
+        first = metrics.pose_normal(CLIPS[0].points, trainer.mesh)(CLIPS[0].points)[0, face.HOUSE]
+        np.testing.assert_allclose(scored[0].numpy(), first.flatten(), atol=1e-3)
+        assert not torch.equal(taught[0], taught[1])
