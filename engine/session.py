@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from engine.channel import Channel, ChannelFullError, Full
+from engine.channel import Channel, ChannelClosedError, ChannelFullError, Full
 from engine.clock import Clock
 from engine.listener import Listened, Listener, Pacing, Sound, SpeechFullError
 from engine.media import Event, Moment
@@ -314,7 +314,8 @@ class Session:
             moment = self._retouch(moment)
         for outlet in tuple(self._outlets):
             if not outlet.closed:
-                await outlet.put(moment)
+                with contextlib.suppress(ChannelClosedError):  # its taker left while this waited for room
+                    await outlet.put(moment)
 
     def _stopped(self, segment_id: str, interrupted: bool) -> None:
         played = self._played.pop(segment_id, 0) / HEARD_RATE

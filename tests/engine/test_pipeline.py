@@ -22,15 +22,18 @@ VOICE = vowel(30, HEARD_RATE)
 class Stage:
     """A pipeline, its clock, and what came out of it and when."""
 
-    def __init__(self, lookahead: int = 0, pacing: Pacing = Pacing.REALTIME) -> None:
+    def __init__(
+        self,
+        lookahead: int = 0,
+        pacing: Pacing = Pacing.REALTIME,
+        wants: Wants = Wants.PICTURE | Wants.POINTS,
+    ) -> None:
         self.clock = JumpingClock()
         self.worker = FakeWorker(self.clock, lookahead)
         self.listener = Listener(pacing)
         self.left: list[tuple[float, Moment]] = []
         self.sent = 0
-        self.pipeline = Pipeline(
-            self.worker.seat("demo"), self.clock, self.listener, self.deliver, lambda: Wants.PICTURE | Wants.POINTS
-        )
+        self.pipeline = Pipeline(self.worker.seat("demo"), self.clock, self.listener, self.deliver, lambda: wants)
 
     async def deliver(self, moment: Moment, listened: Listened) -> None:
         self.left.append((self.clock.now(), moment))
@@ -54,8 +57,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def on_stage(lookahead: int = 0, pacing: Pacing = Pacing.REALTIME) -> AsyncIterator[Stage]:
-    stage = Stage(lookahead, pacing)
+async def on_stage(
+    lookahead: int = 0, pacing: Pacing = Pacing.REALTIME, wants: Wants = Wants.PICTURE | Wants.POINTS
+) -> AsyncIterator[Stage]:
+    stage = Stage(lookahead, pacing, wants)
     task = asyncio.create_task(stage.pipeline.run())
     await settle()
     try:
@@ -88,6 +93,17 @@ async def test_sound_and_picture_of_one_moment_belong_together(lookahead: int) -
         for moment in spoken:
             assert picture_of(moment) == pytest.approx(mouth(loud(moment)), abs=8)
             assert not moment.repeated
+
+
+@pytest.mark.parametrize("wants", [Wants.FACE, Wants.PICTURE])
+async def test_only_pictures_keep_the_beat_a_face_leaves_when_it_is_there(wants: Wants) -> None:
+    """Every fifth answer takes 25 ms instead of 5: whoever plays by dates is not made to wait for the slowest."""
+    async with on_stage(wants=wants) as stage:
+        stage.worker.delays.extend([0.025, 0.005, 0.005, 0.005, 0.005] * 20)
+        await stage.speak(4.0)
+        waits = [at - moment.arrived for at, moment in stage.left if moment.arrived][60:90]
+        assert max(waits) == pytest.approx(0.025, abs=0.002)
+        assert np.median(waits) == pytest.approx(0.005 if wants is Wants.FACE else 0.025, abs=0.002)
 
 
 async def test_dates_are_contiguous_through_silence_and_speech() -> None:
