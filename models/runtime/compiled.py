@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import openvino
 
 from models.runtime import Floats
@@ -21,12 +20,19 @@ class Compiled:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._requests: dict[int, Any] = {}
+        self._inputs: dict[int, dict[str, Floats]] = {}
+        self._outputs: dict[int, dict[str, Floats]] = {}
         self._asks: list[str] = []
         for size in sizes:
             model = core.read_model(graph, b"")
             model.reshape({port.get_any_name(): _sized(port, size) for port in model.inputs})
             self._asks = [port.get_any_name() for port in model.inputs]
-            self._requests[size] = core.compile_model(model, "CPU", settings).create_infer_request()
+            request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._requests[size] = request
+            self._inputs[size], self._outputs[size] = (
+                {port.get_any_name(): request.get_tensor(port).data for port in ports}
+                for ports in (request.model_inputs, request.model_outputs)
+            )
 
     @property
     def sizes(self) -> list[int]:
@@ -38,9 +44,14 @@ class Compiled:
         return self._asks
 
     def __call__(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
-        request = self._requests[len(next(iter(inputs.values())))]
-        request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
-        return {port.get_any_name(): request.get_tensor(port).data.copy() for port in request.model_outputs}
+        size = len(next(iter(inputs.values())))
+        # Written and read in place: handing arrays over costs OpenVINO's Python half as much as a step of one session.
+        for name, place in self._inputs[size].items():
+            if inputs[name].shape != place.shape:
+                raise ValueError(f"{name} is {list(inputs[name].shape)}, not {list(place.shape)}")
+            place[...] = inputs[name]
+        self._requests[size].infer()
+        return {name: place.copy() for name, place in self._outputs[size].items()}
 
 
 def _sized(port: Any, size: int) -> list[int]:

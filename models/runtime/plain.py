@@ -21,6 +21,9 @@ from models.runtime.mouths import Choice, Painter
 GAZE_DEGREES: Final = 30.0
 """How far an eye has turned when a look weight is 1."""
 
+UNPAINTED: Final = np.empty(0, np.float32)
+"""The weights of mouths that nobody sees."""
+
 _SPOKEN: Final = np.array(
     [name.startswith(("jaw", "mouth", "tongue")) or name == "cheekPuff" for name in face.ARKIT_52], dtype=bool
 )
@@ -121,12 +124,12 @@ class Plain:
     def _answer(self, row: Row, heard: Floats, features: float) -> Out:
         presenter = self._presenters[row.avatar]
         began = perf_counter()
-        mouths = self._hearing.weigh(presenter.choice, heard)
         index = row.loop_index % presenter.card.frames
+        expression = self._hearing.expression(heard)
+        by_mouths = Wants.POINTS | Wants.PICTURE | (Wants.FACE if expression is None else Wants.NOTHING)
+        mouths = self._hearing.weigh(presenter.choice, heard) if by_mouths & row.wants else UNPAINTED
         points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
-        values = None
-        if Wants.FACE in row.wants:
-            values = presenter.face(mouths, index, self._hearing.expression(heard))
+        values = presenter.face(mouths, index, expression) if Wants.FACE in row.wants else None
         moved = perf_counter()
         roi = presenter.painter.paint(mouths, index) if Wants.PICTURE in row.wants else None
         return Out(

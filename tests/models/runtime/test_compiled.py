@@ -51,6 +51,12 @@ def test_views_with_strides_are_taken_as_what_they_show() -> None:
     assert (out["y"] == 2 * x).all()
 
 
+def test_inputs_of_two_sizes_are_refused() -> None:
+    graph = Compiled(doubling(), [1, 2])
+    with pytest.raises(ValueError, match=r"state is \[1, 3\], not \[2, 3\]"):
+        graph({"x": np.zeros((2, 3), np.float32), "state": np.zeros((1, 3), np.float32)})
+
+
 def test_precision_is_one_that_this_machine_has() -> None:
     assert best_precision() in ("bf16", "f32")
     assert best_precision() == "f32" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

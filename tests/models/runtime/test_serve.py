@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.runtime import Out, Row, Wants
-from models.runtime.serve import Numbered, first_of_each_slot, serve
+from models.runtime.serve import APART_SECONDS, Numbered, first_of_each_slot, serve
 from tests.models.runtime.scripted import RAISE, Scripted
 
 
@@ -40,6 +40,33 @@ def test_rows_of_many_sessions_go_in_one_step_and_of_one_session_in_many() -> No
     serve(Scripted(["anna"], 3, None), link)
     assert link.answers == [[(1, 1), (2, 1), (4, 1)], [(3, 2), (5, 2)]]
     assert link.waits == [True, False, True, True]
+
+
+def test_what_comes_soon_after_a_step_is_gathered_for_the_next() -> None:
+    """A step begins, and 1 ms later the next row is there: it waits 2 ms, and another one comes to it."""
+    time, pauses = 0.0, list[float]()
+
+    def pause(seconds: float) -> None:
+        nonlocal time
+        time += seconds
+        pauses.append(seconds)
+
+    class Hours(Script):
+        def take(self, wait: bool) -> Sequence[Numbered] | None:
+            nonlocal time
+            time += 0.001 if wait else 0.0
+            return super().take(wait)
+
+    link = Hours([(1, row(0))], [(2, row(1))], [(3, row(2))], [(4, row(3)), (5, row(3))], [], [])
+    serve(Scripted(["anna"], 4, None), link, lambda: time, pause)
+    assert [[sequence for sequence, _ in answer] for answer in link.answers] == [[1], [2, 3], [4], [5]]
+    assert pauses == [pytest.approx(APART_SECONDS - 0.001)] * 2
+
+
+def test_the_end_is_heard_while_rows_are_gathered() -> None:
+    link = Script([(1, row(0))], [(2, row(1))])
+    serve(Scripted(["anna"], 4, None), link, lambda: 0.0, lambda seconds: None)
+    assert len(link.answers) == 1
 
 
 def test_what_the_runtime_raises_is_raised() -> None:
