@@ -38,23 +38,16 @@ import numpy.typing as npt
 import torch
 from rich.progress import Progress
 from safetensors.numpy import save_file
-from torch.nn import functional as F
 
 from models import face
 from models.rates import FRAME_RATE
+from models.studio.pictures import SIZE, Bytes, Floats, Frames, feathered, laid, swayed, track, turned
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
-from models.studio.presenter.head import CAMERA, PIVOT, lip_gap
+from models.studio.presenter.head import lip_gap
 from models.studio.presenter.landmarks import Landmarks, neutral
-from models.studio.presenter.render import FOCUS_Z, HALF
-from models.studio.presenter.rig import Pose
-from models.studio.presenter.sdf import Tensor, smoothstep
-
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+from models.studio.presenter.sdf import Tensor
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
-SOURCES = Path(__file__).parent / "presenter"
-SIZE = 512
 SOFT_SMILE = {"mouthSmile": 0.14, "mouthClose": 0.05, "eyeSquint": 0.06}
 REST = {**SOFT_SMILE, "browInnerUp": 0.10, "eyeLookUp": 0.05, "eyeBlink": 0.05}
 LIDS = (0.2, 0.36, 0.52, 0.68, 0.84, 1.0)  # stages of a blink beyond the rest
@@ -143,53 +136,6 @@ def _blink(frame: Tensor) -> Tensor:
     return shut * shut * (3 - 2 * shut)
 
 
-def feathered(crop: Crop, feather: int = 16) -> Floats:
-    """[H, W]: 1 within a rounded box, falling to 0 on the border."""
-    y, x = np.mgrid[: crop.height, : crop.width].astype(np.float32)
-    across = np.abs(x - (crop.width - 1) / 2) / (crop.width / 2)
-    down = np.abs(y - (crop.height - 1) / 2) / (crop.height / 2)
-    inside = (1 - (across**5 + down**5) ** (1 / 5)) * min(crop.width, crop.height) / 2
-    t = np.clip((inside - 1) / feather, 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)
-
-
-def turned(pixels: Tensor, turn: Tensor) -> Tensor:
-    """[..., 2] of the still picture → where they are once the head, taken for an egg, has turned by [3, 3]."""
-    u = ((pixels[..., 0] + 0.5) / SIZE * 2 - 1) * HALF
-    v = (1 - (pixels[..., 1] + 0.5) / SIZE * 2) * HALF
-    x, y, z = u, v + CAMERA[1], torch.full_like(u, FOCUS_Z)
-    for _ in range(4):
-        z = torch.sqrt((1 - (x / 1.05) ** 2 - ((y - 0.1) / 1.4) ** 2).clamp(min=1e-4)) - 0.1
-        nearer = (CAMERA[2] - z) / (CAMERA[2] - FOCUS_Z)
-        x, y = u * nearer, v * nearer + CAMERA[1]
-    pivot = torch.tensor(PIVOT)
-    x, y, z = ((torch.stack([x, y, z], -1) - pivot) @ turn.T + pivot).unbind(-1)
-    near = (CAMERA[2] - FOCUS_Z) / (CAMERA[2] - z) / HALF
-    return torch.stack([x * near + 1, 1 - (y - CAMERA[1]) * near], -1) * SIZE / 2 - 0.5
-
-
-def swayed(still: Bytes, turn: Tensor, breath: float) -> Bytes:
-    """The still picture with its head turned and its shoulders raised by the breath (0.5 is the picture's own)."""
-    y, x = torch.meshgrid(torch.arange(SIZE).float(), torch.arange(SIZE).float(), indexing="ij")
-    at = torch.stack([x, y], -1)
-    from_head = torch.sqrt(((x - 256) / 150) ** 2 + ((y - 210) / 190) ** 2 + 1e-6)  # 1 is the outline of the hair
-    source = at + smoothstep(1.95, 1.12, from_head)[..., None] * (turned(at, turn.T) - at)
-    source[..., 1] += (breath - 0.5) * 0.014 * SIZE / 2 / HALF * smoothstep(380.0, 450.0, y)
-    planes = torch.from_numpy(still).permute(2, 0, 1)[None].float()
-    grid = ((source + 0.5) / SIZE * 2 - 1)[None]
-    moved = F.grid_sample(planes, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return np.asarray(moved[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
-
-
-def with_eyes(still: Bytes, eyes: Bytes) -> Bytes:
-    """The strip laid over the still picture."""
-    mask = feathered(EYES, 10)[..., None]
-    picture = still.copy()
-    place = picture[EYES.y : EYES.y + EYES.height, EYES.x : EYES.x + EYES.width]
-    place[:] = np.rint(place * (1 - mask) + eyes * mask).astype(np.uint8)
-    return picture
-
-
 def similarity(source: Floats, target: Floats) -> Floats:
     """Points [P, 2] → [4] a, b, tx, ty that take source to target with the least square error."""
     x, y = source[:, 0], source[:, 1]
@@ -204,43 +150,6 @@ def quaternion(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     w = math.sqrt(max(0.0, 1 + np.trace(matrix))) / 2
     axis = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
     return np.append(axis / (4 * w), w)
-
-
-class Frames:
-    """Rendered pictures on disk, found again by what they show."""
-
-    def __init__(self, presenter: Presenter, cache: Path):
-        code = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.py")))
-        person = repr(presenter.who).encode()
-        self.folder = cache / f"{presenter.who.name}-{hashlib.sha256(code + person).hexdigest()[:16]}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.presenter = presenter
-
-    def get(self, pose: Pose, crop: Crop) -> Bytes:
-        """[H, W, 3] of a batch of one."""
-        shown = pose.table().numpy().tobytes() + repr(crop).encode()
-        path = self.folder / f"{hashlib.sha256(shown).hexdigest()[:24]}.npy"
-        if not path.exists():
-            picture = self.presenter.pictures(pose, SIZE, crop).rgb[0].cpu().numpy()
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
-                np.save(file, picture)
-            partial.rename(path)
-        return np.asarray(np.load(path))
-
-
-def track(picture: Bytes) -> Floats:
-    """MediaPipe's 478 points [478, 2] of one picture."""
-    try:
-        import mediapipe
-    except ImportError as missing:
-        raise SystemExit("the studio needs mediapipe to name landmarks: pip install 'liveface[create]'") from missing
-    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
-        found = mesh.process(picture).multi_face_landmarks
-    if not found:
-        raise SystemExit("no face was found on the presenter's neutral picture: mend the presenter before shipping it")
-    size = np.array([picture.shape[1], picture.shape[0]], np.float32)
-    return np.array([[p.x, p.y] for p in found[0].landmark], np.float32) * size - 0.5
 
 
 def encode(pictures: Iterator[Bytes], path: Path, crf: int = 18) -> None:
@@ -280,7 +189,7 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = 
         patches = np.stack([frames.get(mouths.row(i), avatar.crop) for i in wanted])
         still = frames.get(lids.row(0), whole)
         wanted = progress.track(range(1, len(lid_weights)), description="lids")
-        stages = [still] + [with_eyes(still, frames.get(lids.row(i), EYES)) for i in wanted]
+        stages = [still] + [laid(still, frames.get(lids.row(i), EYES), EYES) for i in wanted]
         bound = Landmarks.bind(presenter, torch.from_numpy(track(frames.get(neutral(presenter), whole))), SIZE)
 
     loop_weights = performance.weights()

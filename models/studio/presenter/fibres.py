@@ -22,6 +22,8 @@ from models.studio.presenter.sdf import Tensor, mix, noise2, smoothstep
 Depth = Callable[[Tensor, Tensor], Tensor]  # the neutral skin's front z at (x, y), head space
 HAIR_JOINTS: Final = 14
 SHORT_JOINTS: Final = 5
+SAMPLES_PER_PIXEL: Final = 1.1  # along a fibre
+STEP: Final = 24  # fibres are drawn with this many samples, or a multiple
 
 
 class Fibres(NamedTuple):
@@ -207,10 +209,38 @@ class Canvas(NamedTuple):
     depth: Tensor  # [H, W] along the ray
 
 
-def draw(canvas: Canvas, pixels: Tensor, distance: Tensor, fibres: Fibres, scale: float, samples: int) -> Canvas:
+def draw(canvas: Canvas, pixels: Tensor, distance: Tensor, fibres: Fibres, scale: float) -> Canvas:
     """`pixels` [S, J, 2] on the canvas and `distance` [S, J] from the camera; `scale` is pixels to a decimetre."""
     height, width = canvas.depth.shape
+    low, high = pixels.amin(1), pixels.amax(1)
+    seen = ((high >= 0) & (low < pixels.new_tensor([width - 1, height - 1]))).all(1).nonzero()[:, 0]
+    pixels, distance = pixels[seen], distance[seen]
+    fibres = Fibres(fibres.curves[seen], fibres.width[seen], fibres.colour[:, seen], fibres.fade[seen])
     reach = (pixels[:, 1:] - pixels[:, :-1]).norm(dim=-1).sum(1)
+    ink = Ink(*(torch.zeros(n, height * width, device=pixels.device) for n in (1, 1, 3)))
+    samples = ((reach * SAMPLES_PER_PIXEL / STEP).ceil().clamp(min=1) * STEP).long()  # alike go together
+    for count in samples.unique().tolist():
+        at = (samples == count).nonzero()[:, 0]
+        some = Fibres(fibres.curves[at], fibres.width[at], fibres.colour[:, at], fibres.fade[at])
+        _splat(ink, canvas, pixels[at], distance[at], some, reach[at] * scale, count)
+    opaque = (1 - torch.exp(-1.4 * ink.cover)).view(height, width)
+    mean = (ink.paint / ink.weight.clamp(min=1e-9)).view(3, height, width)
+    return canvas._replace(image=mix(canvas.image, mean, opaque), alpha=canvas.alpha + (1 - canvas.alpha) * opaque)
+
+
+class Ink(NamedTuple):
+    """What has been splatted so far, [·, H · W]."""
+
+    cover: Tensor
+    weight: Tensor
+    paint: Tensor
+
+
+def _splat(
+    ink: Ink, canvas: Canvas, pixels: Tensor, distance: Tensor, fibres: Fibres, area: Tensor, samples: int
+) -> None:
+    """`area` [S]: a fibre's length in pixels times pixels to a decimetre; each sample carries its share of it."""
+    height, width = canvas.depth.shape
     place = torch.linspace(0, pixels.shape[1] - 1.001, samples, device=pixels.device)
     first, part = place.floor().long(), (place - place.floor())
 
@@ -219,22 +249,19 @@ def draw(canvas: Canvas, pixels: Tensor, distance: Tensor, fibres: Fibres, scale
         return (joints[:, first] * (1 - part) + joints[:, first + 1] * part).flatten()
 
     x, y, far = between(pixels[..., 0]), between(pixels[..., 1]), between(distance)
-    share = between(fibres.fade) * (fibres.width * scale * reach / samples).repeat_interleave(samples)
+    share = between(fibres.fade) * (fibres.width * area / samples).repeat_interleave(samples)
     kept = ((x >= 0) & (x < width - 1) & (y >= 0) & (y < height - 1) & (share > 1e-4)).nonzero()[:, 0]
     x, y, far, share = x[kept], y[kept], far[kept], share[kept]
-    column, row = x.floor().long(), y.floor().long()
     hidden = canvas.depth.flatten()[(y + 0.5).floor().long() * width + (x + 0.5).floor().long()]
     share = share * smoothstep(0.045, 0.025, far - hidden)
+    visible = (share > 1e-4).nonzero()[:, 0]
+    x, y, far, share, kept = x[visible], y[visible], far[visible], share[visible], kept[visible]
+    column, row = x.floor().long(), y.floor().long()
     colour = torch.stack([between(channel)[kept] for channel in fibres.colour])
     nearer = torch.exp(6 * (9.0 - far))  # of fibres that cross, the nearer one has more say
-    cover, weight = (torch.zeros(height * width, device=x.device) for _ in range(2))
-    paint = torch.zeros(3, height * width, device=x.device)
     fx, fy = x - column, y - row
     for dx, dy, tap in ((0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy)):
         at, part_share = (row + dy) * width + column + dx, tap * share
-        cover.index_add_(0, at, part_share)
-        weight.index_add_(0, at, part_share * nearer)
-        paint.index_add_(1, at, colour * (part_share * nearer))
-    opaque = (1 - torch.exp(-1.4 * cover)).view(height, width)
-    mean = (paint / weight.clamp(min=1e-9)).view(3, height, width)
-    return canvas._replace(image=mix(canvas.image, mean, opaque), alpha=canvas.alpha + (1 - canvas.alpha) * opaque)
+        ink.cover[0].index_add_(0, at, part_share)
+        ink.weight[0].index_add_(0, at, part_share * nearer)
+        ink.paint.index_add_(1, at, colour * (part_share * nearer))

@@ -29,6 +29,7 @@ class Groom:
         self._hair = fibres.Hair(*(field.to(device) for field in hair))
         self._normals = self._hair.normals.reshape(-1, 3).T
         self._key, self._ambient = light(self._hair.curves.reshape(-1, 3), self._normals)
+        self._combed: tuple[Tensor, Fibres] | None = None
         upper, lower = fibres.grow_lashes(who)
         self._upper, self._lower, self._brows = (
             fibres.Stubs(*(field.to(device) for field in stubs))
@@ -40,24 +41,28 @@ class Groom:
 
         self._beard = fibres.grow_beard(who, depth, density, BEARD_HAIRS if who.traits.beard else 1).to(device)
 
-    def worn(self, pose: Pose) -> list[tuple[Fibres, int]]:
-        """What a batch of one wears, in the order in which it is drawn, with samples a fibre at 512 pixels."""
+    def worn(self, pose: Pose) -> list[Fibres]:
+        """What a batch of one wears, in the order in which it is drawn."""
         lashes = ((self._upper, True, 1.0), (self._lower, False, 0.6))
         brows = fibres.brow_curves(self._brows, pose, self._traits)
         return [
-            (self._bearded(pose), 12),
-            (
-                self._plain(brows, self._brows, self._traits.brow, 0.75),
-                16,
-            ),
-            (self._haired(pose), 150),
+            self._bearded(pose),
+            self._plain(brows, self._brows, self._traits.brow, 0.75),
+            self._haired(pose),
             *(
-                (self._plain(fibres.lash_curves(stubs, pose, self._traits, upper), stubs, LASH, strength), 20)
+                self._plain(fibres.lash_curves(stubs, pose, self._traits, upper), stubs, LASH, strength)
                 for stubs, upper, strength in lashes
             ),
         ]
 
     def _haired(self, pose: Pose) -> Fibres:
+        """Only the head's turn is seen in it: while that stays, so does the light on the hair."""
+        turn = torch.stack(pose.rotation)
+        if self._combed is None or not torch.equal(self._combed[0], turn):
+            self._combed = (turn, self._freshly_lit(pose))
+        return self._combed[1]
+
+    def _freshly_lit(self, pose: Pose) -> Fibres:
         hair = self._hair
         albedo = rgb(self._traits.hair, self._key) * (0.35 + 1.3 * hair.shade).repeat_interleave(hair.curves.shape[1])
         colour = self._lit(hair.curves, self._normals, self._key, self._ambient, albedo, pose)

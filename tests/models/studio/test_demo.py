@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from models import face
 from models.studio import demo
-from models.studio.presenter import PRESENTERS, Crop
+from models.studio.presenter import PRESENTERS
 from models.studio.presenter.rig import rotation
 
 SHIPPED = sorted(path for path in demo.SHIPPED.iterdir() if (path / "avatar.toml").exists())
@@ -36,13 +36,6 @@ def test_quaternions_turn_as_their_matrices_do():
     assert turned == pytest.approx(matrix @ v, abs=1e-6)
 
 
-def test_the_mask_replaces_the_middle_and_fades_out_before_the_border():
-    mask = demo.feathered(Crop(0, 0, 216, 196))
-    assert mask[98, 108] == 1
-    assert mask[[0, -1]].max() == mask[:, [0, -1]].max() == 0
-    assert np.abs(np.diff(mask, axis=0)).max() < 0.13, "eight pixels or more of feather"
-
-
 def test_the_loop_ends_where_it_begins():
     loop = demo.perform(225)
     for track in (loop.angles, loop.breath[:, None]):
@@ -56,32 +49,6 @@ def test_the_loop_ends_where_it_begins():
     blink = loop.weights()[:, face.ARKIT_52.index("eyeBlinkLeft")]
     assert blink.max() == 1.0
     assert blink.min() == pytest.approx(demo.REST["eyeBlink"])
-
-
-def test_a_still_head_is_left_as_it_was_and_a_turned_one_turns_back():
-    at = torch.rand(50, 2, generator=torch.Generator().manual_seed(3)) * 200 + 156
-    assert torch.allclose(demo.turned(at, torch.eye(3)), at, atol=1e-3)
-    turn = rotation(torch.tensor([[2.0, -1.0, 1.0]]))[0]
-    there = demo.turned(at, turn)
-    assert 1 < (there - at).norm(dim=1).max() < 20
-    assert torch.allclose(demo.turned(there, turn.T), at, atol=0.3)
-    picture = np.random.default_rng(1).integers(0, 255, (512, 512, 3), dtype=np.uint8)
-    assert np.abs(demo.swayed(picture, torch.eye(3), 0.5).astype(int) - picture).max() <= 1
-
-
-def test_the_sway_fades_out_before_the_picture_s_corners():
-    picture = np.random.default_rng(1).integers(0, 255, (512, 512, 3), dtype=np.uint8)
-    moved = demo.swayed(picture, rotation(torch.tensor([[2.0, 1.0, 1.0]]))[0], 0.5)
-    assert np.abs(moved[:6, :6].astype(int) - picture[:6, :6]).max() <= 1
-    assert np.abs(moved[200:300, 200:300].astype(int) - picture[200:300, 200:300]).mean() > 10
-
-
-def test_lids_are_laid_over_the_eyes_without_an_edge():
-    grey, strip = np.full((512, 512, 3), 100, np.uint8), np.full((demo.EYES.height, demo.EYES.width, 3), 140, np.uint8)
-    laid = demo.with_eyes(grey, strip).astype(int)
-    assert laid[220, 256, 0] == 140
-    assert np.abs(np.diff(laid, axis=0)).max() <= 8
-    assert laid[100, 100, 0] == 100
 
 
 def test_mouths_go_from_shut_to_wide_in_every_shape():

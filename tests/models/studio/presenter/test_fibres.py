@@ -22,7 +22,7 @@ def line(distance: float, colour: float = 1.0, width: float = 0.02) -> tuple[tor
 
 
 def test_a_strand_covers_its_own_width_and_no_more():
-    drawn = fibres.draw(canvas(10.0), *line(9.0, width=0.005), scale=100, samples=40)
+    drawn = fibres.draw(canvas(10.0), *line(9.0, width=0.005), scale=100)
     row = drawn.alpha[16]
     assert row[8:24].min() > 0.3, "half a pixel wide is about half covered"
     assert row[8:24].max() < 0.7
@@ -30,12 +30,12 @@ def test_a_strand_covers_its_own_width_and_no_more():
 
 
 def test_what_is_nearer_hides_a_strand():
-    assert fibres.draw(canvas(8.5), *line(9.0), scale=100, samples=40).alpha.max() == 0
+    assert fibres.draw(canvas(8.5), *line(9.0), scale=100).alpha.max() == 0
 
 
 def test_strands_outside_the_canvas_do_no_harm():
     pixels, far, strand = line(9.0)
-    drawn = fibres.draw(canvas(10.0), pixels + 100, far, strand, scale=100, samples=40)
+    drawn = fibres.draw(canvas(10.0), pixels + 100, far, strand, scale=100)
     assert drawn.alpha.max() == 0
     assert torch.isfinite(drawn.image).all()
 
@@ -43,7 +43,7 @@ def test_strands_outside_the_canvas_do_no_harm():
 def test_of_two_strands_that_cross_the_nearer_has_more_say():
     a, b = line(8.9, colour=1.0), line(9.2, colour=0.0)
     both = Fibres(*(torch.cat([p, q], 1 if i == 2 else 0) for i, (p, q) in enumerate(zip(a[2], b[2], strict=True))))
-    drawn = fibres.draw(canvas(10.0), torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), both, scale=100, samples=40)
+    drawn = fibres.draw(canvas(10.0), torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), both, scale=100)
     assert 0.7 < float(drawn.image[0, 16, 16] / drawn.alpha[16, 16]) < 1
 
 
