@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+LAGS: Final = (0.001, 0.002, 0.005, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0)
 SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 LONG: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 28800.0)
 SIGNED: Final = (-0.125, -0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06, 0.125)
@@ -169,7 +170,9 @@ class Metrics:
         self.webrtc_sent = Counter("avatar_webrtc_sent_bytes_total", "Bytes sent to peers.")
         self.ws_dropped = Counter("avatar_ws_send_queue_dropped_total", "Frames that slow websocket readers missed.")
         self.worker_restarts = Gauge("avatar_worker_restarts", "Times that the model's process was replaced.")
-        self.loop_lag = Histogram("avatar_event_loop_lag_seconds", "How late the event loop wakes; sampled each 50 ms.")
+        self.loop_lag = Histogram(
+            "avatar_event_loop_lag_seconds", "How late the event loop wakes; sampled each 50 ms.", buckets=LAGS
+        )
         self.tasks = Gauge("avatar_event_loop_tasks", "Tasks of the event loop.")
         self.open_files = Gauge("process_open_fds", "Open file descriptors.")
         self.threads = Gauge("process_threads", "Threads.")

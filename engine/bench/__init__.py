@@ -6,13 +6,16 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.bench import barge, lag
+from engine.bench.barge import BargePlan
 from engine.bench.faces import FacesPlan, Heard
 from engine.bench.latency import NotMatchedError, Record, Report, analyse, split_by_hold, summary
-from engine.bench.launch import BenchError, Serving, call, call_faces, own_server
+from engine.bench.launch import BenchError, Serving, call, call_barge, call_faces, own_server
 from engine.bench.peer import Plan
 from engine.clock import RealClock
 
@@ -33,9 +36,9 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`latency` and `sessions`, and what both take; `runtime`."""
+    """`latency`, `sessions` and `interrupt`, and what they share; `runtime`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="latency | sessions | runtime")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="latency | sessions | interrupt | runtime")
     runtime = verbs.add_parser("runtime", help="what a step of the model costs, by batch, stage and backend")
     _runtime_bench().add_arguments(runtime)
     latency = verbs.add_parser("latency", help="sound in → picture out, and lip sync, as a client measures them")
@@ -44,13 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     latency.add_argument(
         "--control", action="store_true", help="hold what arrives for 80 ms, every other 2 s: must read 80 ± 5"
     )
+    latency.add_argument(
+        "--offers", action="store_true", help="offer the server 600 KB twice a second meanwhile, which it must not feel"
+    )
+    interrupt = verbs.add_parser("interrupt", help="from an interrupt to the last old sound and picture")
+    interrupt.add_argument("--times", type=int, default=20, metavar="N", help="how often (default: 20)")
     sessions = verbs.add_parser("sessions", help="how many sessions until one of them is let down")
     sessions.add_argument("--most", type=int, default=16, metavar="N", help="stop after so many (default: 16)")
     sessions.add_argument("--faces-only", action="store_true", help="no pictures; what --transport websocket measures")
     for verb in (latency, sessions):
         verb.add_argument("--transport", choices=("webrtc", "websocket"), default="webrtc", help="(default: webrtc)")
-        verb.add_argument("--avatar", default="demo", help="which avatar (default: demo)")
         verb.add_argument("--seconds", type=float, default=20.0, help="for how long each time (default: 20)")
+        verb.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the distributions")
+    for verb in (latency, sessions, interrupt):
+        verb.add_argument("--avatar", default="demo", help="which avatar (default: demo)")
         verb.add_argument("--lookahead", type=int, metavar="K", help="frames of look-ahead of our own server")
         verb.add_argument(
             "--serve",
@@ -61,7 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         verb.add_argument("--token", help="for a server that asks for one")
         verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the distributions")
     latency.epilog = "example:\n  liveface bench latency --sessions 4 --control --plot latency.png"
     sessions.epilog = "example:\n  liveface bench sessions --most 8 --json"
     latency.formatter_class = sessions.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -71,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when it was measured, 1 when not, with one line."""
     if arguments.verb == "runtime":
         return int(_runtime_bench().run(arguments))
+    if arguments.verb == "interrupt":
+        return _interrupt(arguments)
     if arguments.seconds < 10:
         return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
     if getattr(arguments, "faces_only", False) and arguments.transport != "websocket":
@@ -87,6 +98,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         draw(measured, arguments.plot)
     print(json.dumps({"bench": arguments.verb, "rows": rows}, indent=2) if arguments.json else table(rows))
+    return 0
+
+
+def _interrupt(arguments: argparse.Namespace) -> int:
+    async def measure() -> Row:
+        async with own_server(_words(arguments, 1), RealClock()) as serving:
+            return barge.describe(
+                await call_barge(BargePlan(serving.url, arguments.times, arguments.avatar, arguments.token))
+            )
+
+    try:
+        row = asyncio.run(measure())
+    except (BenchError, NotMatchedError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json:
+        print(json.dumps({"bench": "interrupt", "rows": [row]}, indent=2))
+    else:
+        for name, told in (("sound", row["last_sound_ms"]), ("picture", row["last_picture_ms"])):
+            print(f"last old {name}: p50 {told['p50']:.1f} ms, max {told['max']:.1f} ms, of {told['count']:.0f}")
     return 0
 
 
@@ -124,13 +156,15 @@ def describe(reports: Sequence[Report], records: Sequence[Record], server_cpu: f
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For people: milliseconds, pictures a second, CPU milliseconds a second and session."""
-    cells = [("sessions", "K", "p50", "p95", "p99", "max", "A/V", "A/V p99", "fps", "repeated", "server", "client", "")]
+    """For people: milliseconds, pictures a second, CPU milliseconds a second and session. The lag of the server's event
+    loop is an upper bound."""
+    heads = ("sessions", "K", "p50", "p95", "p99", "max", "A/V", "A/V p99", "fps", "repeated", "lag p99", "server")
+    cells = [(*heads, "client", "")]
     for row in rows:
         latency, offset = row["latency_ms"], row["av_offset_ms"]
         shown = [row["sessions"], row["lookahead"], *(latency.get(name) for name in ("p50", "p95", "p99", "max"))]
         shown += [offset.get("mean"), offset.get("p99"), row["frames_per_second_least"], row["repeated"]]
-        shown += [row["server_cpu_ms"], row["client_cpu_ms"]]
+        shown += [row.get("loop_lag_ms", {}).get("p99"), row["server_cpu_ms"], row["client_cpu_ms"]]
         cells.append((*map(_cell, shown), row.get("note", "")))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
@@ -206,12 +240,18 @@ async def _once(
     if arguments.transport == "websocket":
         return await _faces(arguments, serving, count), ()
     plan = Plan(serving.url, arguments.seconds, avatar=arguments.avatar, token=arguments.token, inserted_delay=inserted)
-    before = serving.cpu_seconds()
-    records = await call([replace(plan, seed=seed + 1) for seed in range(count)])
-    after = serving.cpu_seconds()
+    offers = getattr(arguments, "offers", False)
+    before, late = serving.cpu_seconds(), await lag.lags(serving.url, arguments.token)
+    async with lag.thrown_offers(serving.url, RealClock()) if offers else nullcontext() as thrown:
+        records = await call([replace(plan, seed=seed + 1) for seed in range(count)])
+    after, later = serving.cpu_seconds(), await lag.lags(serving.url, arguments.token)
     used = None if before is None or after is None else after - before
     reports = [analyse(record) for record in records]
-    return {**describe(reports, records, used, arguments.seconds), "lookahead": arguments.lookahead}, reports
+    row = describe(reports, records, used, arguments.seconds)
+    row |= {"lookahead": arguments.lookahead, "loop_lag_ms": lag.describe(late, later)}
+    if thrown is not None:
+        row |= {"offers": thrown.answers, "note": f"while offered 600 KB {sum(thrown.answers.values())} times"}
+    return row, reports
 
 
 async def _faces(arguments: argparse.Namespace, serving: Serving, count: int) -> Row:

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from engine.bench.barge import Barged, BargePlan
 from engine.bench.faces import FacesPlan, Heard
 from engine.bench.latency import Dated, Record, Seen, Sent, Sound, Stimulus
 from engine.bench.peer import Plan
@@ -89,6 +90,11 @@ async def call_faces(serving: Serving, plan: FacesPlan) -> list[Heard]:
     return heard
 
 
+async def call_barge(plan: BargePlan) -> Barged:
+    """Run a process of the client that interrupts. Raises `BenchError`."""
+    return Barged(**await _client("barge", plan))
+
+
 def record_from(spoken: dict[str, Any]) -> Record:
     """What a client wrote, as it was."""
     stimulus = spoken["stimulus"]
@@ -104,7 +110,7 @@ def record_from(spoken: dict[str, Any]) -> Record:
     )
 
 
-async def _client(kind: str, plan: Plan | FacesPlan) -> Any:
+async def _client(kind: str, plan: Plan | FacesPlan | BargePlan) -> Any:
     # Not -m: this package has imported the module already, and Python would say so each time.
     program = f"import sys; from engine.bench.{kind} import main; sys.exit(main())"
     process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,8 @@ import itertools
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -23,6 +24,7 @@ from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
     RTCConfiguration,
+    RTCDataChannel,
     RTCPeerConnection,
     RTCRtpSender,
     RTCSessionDescription,
@@ -96,65 +98,79 @@ async def talk(plan: Plan, clock: Clock) -> Record:
     """Connect, talk for `plan.seconds`, hang up, and read the notes. Raises `RuntimeError` with one line."""
     stimulus = Stimulus.of(plan.seconds, plan.seed)
     notes = Notes()
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-    headers = {"Content-Type": "application/sdp"}
-    if plan.token is not None:
-        headers["Authorization"] = f"Bearer {plan.token}"
-    connected = asyncio.Event()
-
-    @peer.on("connectionstatechange")
-    def changed() -> None:
-        if peer.connectionState == "connected":
-            connected.set()
-
+    path = "/v1/whip" if plan.avatar is None else f"/v1/whip/{plan.avatar}"
     began = clock.now()
-    async with aiohttp.ClientSession(plan.url) as http:
-        location = None
-        try:
-            _attend(peer, Voice(stimulus.pcm(), clock), notes, clock)
-            await peer.setLocalDescription(await peer.createOffer())
-            path = "/v1/whip" if plan.avatar is None else f"/v1/whip/{plan.avatar}"
-            async with http.post(path, data=peer.localDescription.sdp, headers=headers) as answered:
-                text = await answered.text()
-                if answered.status != 201:
-                    raise RuntimeError(f"the server answered {answered.status}: {' '.join(text.split())[:200]}")
-                location = answered.headers.get("Location")
-            await peer.setRemoteDescription(RTCSessionDescription(text, "answer"))
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connected.wait()
-            connected_after = clock.now() - began
-            await clock.sleep_until(clock.now() + plan.seconds + AFTER_SECONDS + plan.inserted_delay)
-            used = resource.getrusage(resource.RUSAGE_SELF)
-        except TimeoutError:
-            raise RuntimeError(
-                f"not connected within {CONNECT_SECONDS:g} s: the connection is {peer.connectionState}"
-            ) from None
-        finally:
-            if location is not None:
-                with contextlib.suppress(aiohttp.ClientError):
-                    await http.delete(location)
-            await peer.close()
+    async with (
+        aiohttp.ClientSession(plan.url) as http,
+        on_call(http, path, plan.token, Voice(stimulus.pcm(), clock), notes, clock),
+    ):
+        connected_after = clock.now() - began
+        await clock.sleep_until(clock.now() + plan.seconds + AFTER_SECONDS + plan.inserted_delay)
+        used = resource.getrusage(resource.RUSAGE_SELF)
     sounds, onsets = _listen(notes.audio)
     return Record(
         stimulus=stimulus,
         sent=notes.sent,
         sounds=sounds,
         onsets=onsets,
-        pictures=_look(notes.video),
+        pictures=look(notes.video),
         reports=notes.reports,
         connected_after=connected_after,
         cpu_seconds=used.ru_utime + used.ru_stime,
     )
 
 
-def _attend(peer: RTCPeerConnection, voice: Voice, notes: Notes, clock: Clock) -> None:
+@asynccontextmanager
+async def on_call(
+    http: aiohttp.ClientSession, path: str, token: str | None, voice: MediaStreamTrack, notes: Notes, clock: Clock
+) -> AsyncIterator[RTCDataChannel]:
+    """Connected in this block, and what is yielded takes commands. Raises `RuntimeError` with one line."""
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    headers = {"Content-Type": "application/sdp"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    connected, opened = asyncio.Event(), asyncio.Event()
+
+    @peer.on("connectionstatechange")
+    def changed() -> None:
+        if peer.connectionState == "connected":
+            connected.set()
+
+    location = None
+    try:
+        channel = _attend(peer, voice, notes, clock)
+        channel.on("open", opened.set)
+        await peer.setLocalDescription(await peer.createOffer())
+        async with http.post(path, data=peer.localDescription.sdp, headers=headers) as answered:
+            text = await answered.text()
+            if answered.status != 201:
+                raise RuntimeError(f"the server answered {answered.status}: {' '.join(text.split())[:200]}")
+            location = answered.headers.get("Location")
+        await peer.setRemoteDescription(RTCSessionDescription(text, "answer"))
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connected.wait()
+                await opened.wait()
+        except TimeoutError:
+            raise RuntimeError(
+                f"not connected within {CONNECT_SECONDS:g} s: the connection is {peer.connectionState}"
+            ) from None
+        yield channel
+    finally:
+        if location is not None:
+            with contextlib.suppress(aiohttp.ClientError):
+                await http.delete(location, headers=headers)
+        await peer.close()
+
+
+def _attend(peer: RTCPeerConnection, voice: MediaStreamTrack, notes: Notes, clock: Clock) -> RTCDataChannel:
     """Offer a voice, a picture to receive and events; note what leaves and what arrives instead of decoding it."""
     audio = peer.addTransceiver(voice, direction="sendrecv")
     video = peer.addTransceiver("video", direction="recvonly")
     video.setCodecPreferences(
         [codec for codec in RTCRtpSender.getCapabilities("video").codecs if codec.mimeType == "video/VP8"]
     )
-    peer.createDataChannel("avatar-events")
+    channel = peer.createDataChannel("avatar-events")
     # aiortc looks these up on the instance each time a packet is routed.
     for kind, transceiver, arrived in (("audio", audio, notes.audio), ("video", video, notes.video)):
         receiver: Any = transceiver.receiver
@@ -171,6 +187,7 @@ def _attend(peer: RTCPeerConnection, voice: Voice, notes: Notes, clock: Clock) -
         await send(packet)
 
     transport._send_rtp = noted
+    return channel
 
 
 def _note(arrived: list[tuple[float, RtpPacket]], clock: Clock) -> Callable[..., Any]:
@@ -206,7 +223,7 @@ def _listen(packets: list[tuple[float, RtpPacket]]) -> tuple[list[Sound], list[i
     return sounds, [(onset + first) % (1 << 32) for onset in find_onsets(pcm)]
 
 
-def _look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:
+def look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:
     """The pictures whose packets all came, with their marks."""
     codec = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90_000, payloadType=96)
     decoder: Any = av.CodecContext.create("libvpx", "r")
@@ -259,15 +276,15 @@ def hold_arrivals(seconds: float, clock: Clock) -> None:
     protocol.datagram_received = late
 
 
-def stay_on_loopback() -> None:
-    """Offer 127.0.0.1 alone, which aioice leaves out by itself."""
-    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+def stay_on_loopback(url: str) -> None:
+    """To a server on this machine, offer 127.0.0.1 alone, which aioice leaves out by itself."""
+    if any(name in url for name in ("//127.", "//localhost", "//[::1]")):
+        aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
 
 
 def main() -> int:
     plan, clock = Plan(**json.loads(sys.argv[1])), RealClock()
-    if any(name in plan.url for name in ("//127.", "//localhost", "//[::1]")):
-        stay_on_loopback()
+    stay_on_loopback(plan.url)
     if plan.inserted_delay > 0:
         hold_arrivals(plan.inserted_delay, clock)
     try:

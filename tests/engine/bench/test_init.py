@@ -1,11 +1,13 @@
 """`liveface bench`: what is asked, what is shown."""
 
 import argparse
+import contextlib
 import json
 
 import pytest
 
 from engine import bench
+from engine.bench.barge import Barged
 from engine.bench.faces import Heard
 from engine.bench.latency import Record, analyse
 from engine.bench.launch import BenchError, Serving
@@ -40,8 +42,14 @@ def servers(monkeypatch):
             for plan in plans
         ]
 
+    async def lags(url: str, token: str | None) -> dict[float, float]:
+        pages.append(url)
+        return {0.01: 99.0 * len(pages), 0.02: 100.0 * len(pages)}
+
+    pages: list[str] = []
     monkeypatch.setattr(bench, "own_server", Own)
     monkeypatch.setattr(bench, "call", call)
+    monkeypatch.setattr(bench.lag, "lags", lags)
     return started
 
 
@@ -54,6 +62,7 @@ def test_latency_as_json(servers, capsys):
     assert row["latency_ms"]["p50"] == pytest.approx(140, abs=0.1)
     assert row["av_offset_ms"]["mean"] == pytest.approx(-6.5, abs=0.1)
     assert row["lookahead"] == 0
+    assert row["loop_lag_ms"] == {"p50": 10.0, "p99": 10.0, "max": 20.0, "count": 100.0}
     assert servers == [["--avatar", "demo", "--slots", "2", "--lookahead", "0"]]
 
 
@@ -109,6 +118,34 @@ def test_faces_are_measured_over_websockets_in_growing_steps(servers, capsys, mo
     assert "let down" in rows[-1]["note"]
     assert bench.run(parsed("latency", "--transport", "websocket", "--sessions", "3")) == 0
     assert "10.0" in capsys.readouterr().out
+
+
+def test_offers_are_thrown_meanwhile_and_counted(servers, capsys, monkeypatch):
+    @contextlib.asynccontextmanager
+    async def thrown_offers(url, clock):
+        yield bench.lag.Thrown({413: 7})
+
+    monkeypatch.setattr(bench.lag, "thrown_offers", thrown_offers)
+    assert bench.run(parsed("latency", "--seconds", "12", "--offers", "--json")) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["offers"] == {"413": 7}
+    assert "600 KB 7 times" in row["note"]
+
+
+def test_interrupts_are_told_by_their_last_old_sound_and_picture(servers, capsys, monkeypatch):
+    async def call_barge(plan):
+        return Barged([1.0, 3.0], [0.9, 0.98, 1.03, 2.9, 3.05], [0.9, 1.01, 2.9, 2.99])
+
+    monkeypatch.setattr(bench, "call_barge", call_barge)
+    assert bench.run(parsed("interrupt", "--lookahead", "2")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "last old sound: p50 40.0 ms, max 50.0 ms, of 2",
+        "last old picture: p50 0.0 ms, max 10.0 ms, of 2",
+    ]
+    assert servers == [["--avatar", "demo", "--slots", "1", "--lookahead", "2"]]
+    assert bench.run(parsed("interrupt", "--json")) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["last_sound_ms"]["max"] == pytest.approx(50)
 
 
 def test_a_client_that_was_closed_had_no_faces():

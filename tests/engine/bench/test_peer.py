@@ -58,7 +58,7 @@ def test_pictures_are_put_together_and_their_marks_read():
                 )
             )
             number += 1
-    seen = peer._look(arrived)
+    seen = peer.look(arrived)
     assert [each.number for each in seen] == list(range(10, 18))
     assert [each.loud for each in seen] == [number % 3 == 0 for number in range(10, 18)]
     assert [each.repeated for each in seen] == [number % 4 == 0 for number in range(10, 18)]
@@ -71,7 +71,7 @@ def test_pictures_that_were_held_find_their_place():
     first = 2**32 - 3_600
     in_order = [(n * 0.04, packet((first + n * 3_600) % 2**32, n, b"\x10" + coded[n])) for n in range(4)]
     mixed = [in_order[0], in_order[2], in_order[1], in_order[3]]
-    assert [each.number for each in peer._look(mixed)] == [10, 11, 12, 13]
+    assert [each.number for each in peer.look(mixed)] == [10, 11, 12, 13]
 
 
 def test_a_picture_with_a_hole_or_without_its_end_is_left_out():
@@ -81,7 +81,7 @@ def test_a_picture_with_a_hole_or_without_its_end_is_left_out():
         (0.1, packet(0, 3, b"\x00" + pictures[0][50:])),
         (0.2, packet(3_600, 4, b"\x10" + pictures[1], marker=False)),
     ]
-    assert peer._look(arrived) == []
+    assert peer.look(arrived) == []
 
 
 def test_bursts_are_found_in_coded_sound_with_the_delay_of_opus():
