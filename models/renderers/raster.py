@@ -30,7 +30,7 @@ def sketch(points: Tensor, size: int) -> Tensor:
     points = points.clamp((1 - BOUND) * size, BOUND * size)
     at = torch.arange(0, size, 2, dtype=points.dtype, device=points.device) + 0.5
     outer, inner = (ring_distance(points[:, ring], at) for ring in (_OUTER, _INNER))
-    jaw = _distance(points[:, _JAW[:-1]], points[:, _JAW[1:]], at)
+    jaw = line_distance(points[:, _JAW[:-1]], points[:, _JAW[1:]], at)
     scaled = size / 128  # a wider patch sees the same face larger
     planes = [_within(-outer, SHARP_PIXELS), _within(-inner, SHARP_PIXELS), _near(jaw, 2 * SHARP_PIXELS)]
     planes += [_within(-ring, WIDE_PIXELS * scaled) for ring in (outer, inner)]
@@ -50,7 +50,7 @@ def _near(distance: Tensor, pixels: float) -> Tensor:
 def ring_distance(ring: Tensor, at: Tensor) -> Tensor:
     """[B, P, 2] → signed distance [B, H, W], negative inside. Where a ring is turned inside out, nothing is inside."""
     ends = torch.cat([ring[:, 1:], ring[:, :1]], 1)
-    distance = _distance(ring, ends, at)
+    distance = line_distance(ring, ends, at)
     ax, ay, bx, by = (p[..., None] for p in (*ring.unbind(-1), *ends.unbind(-1)))  # [B, P, 1]
     rising = (ay <= at).to(at.dtype) - (by <= at).to(at.dtype)  # [B, P, H]: 1 where the edge goes down the picture
     level = (by - ay).abs() < 1e-6
@@ -59,7 +59,7 @@ def ring_distance(ring: Tensor, at: Tensor) -> Tensor:
     return torch.where(turns > 0.5, -distance, distance)
 
 
-def _distance(starts: Tensor, ends: Tensor, at: Tensor) -> Tensor:
+def line_distance(starts: Tensor, ends: Tensor, at: Tensor) -> Tensor:
     """[B, P, 2] each → distance [B, H, W] to the nearest of the segments; `at` holds rows' and columns' middles."""
     along = ends - starts
     length = along.square().sum(-1).clamp(min=1e-6)  # [B, P]
