@@ -13,12 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import aiohttp
-import av
 import numpy as np
-from aiortc.rtp import RtpPacket
 
 from engine.bench.latency import TONE_HERTZ, TONE_LEVEL, NotMatchedError, Pcm, summary
-from engine.bench.peer import Notes, Voice, look, on_call, stay_on_loopback
+from engine.bench.peer import Notes, Voice, listen_for, look, on_call, stay_on_loopback
 from engine.clock import Clock, RealClock
 from models.rates import CHUNK_SECONDS, HEARD_RATE
 
@@ -100,19 +98,9 @@ async def barge(plan: BargePlan, clock: Clock) -> Barged:
                 interrupts.append(clock.now())
                 commands.send(json.dumps({"type": "interrupt"}))
                 await clock.sleep_until(clock.now() + QUIET_SECONDS)
-    return Barged(interrupts, _loud(notes.audio), [seen.last for seen in look(notes.video) if seen.loud])
-
-
-def _loud(packets: Sequence[tuple[float, RtpPacket]]) -> list[float]:
-    """When the packets arrived that hold some of the tone."""
-    decoder: Any = av.CodecContext.create("libopus", "r")
-    decoder.sample_rate, decoder.layout, decoder.format = HEARD_RATE, "mono", "s16"
-    loud = []
-    for at, packet in packets:
-        pcm = np.concatenate([frame.to_ndarray()[0] for frame in decoder.decode(av.Packet(packet.payload))])
-        if np.abs(pcm.astype(np.int32)).max(initial=0) > TONE_LEVEL / 4:
-            loud.append(at)
-    return loud
+    return Barged(
+        interrupts, listen_for(notes.audio, TONE_LEVEL / 4), [seen.last for seen in look(notes.video) if seen.loud]
+    )
 
 
 def main() -> int:

@@ -212,8 +212,7 @@ def _listen(packets: list[tuple[float, RtpPacket]]) -> tuple[list[Sound], list[i
     first = packets[0][1].timestamp
     by_time = {_after(packet.timestamp, first): (at, packet) for at, packet in packets}
     dated = sorted((each for each in by_time.items() if each[0] >= 0), key=lambda each: each[0])
-    decoder: Any = av.CodecContext.create("libopus", "r")
-    decoder.sample_rate, decoder.layout, decoder.format = HEARD_RATE, "mono", "s16"
+    decoder = _opus()
     pcm = np.zeros(dated[-1][0] + 6 * PACKET, np.int16)
     for begin, (_, packet) in dated:
         for frame in decoder.decode(av.Packet(packet.payload)):
@@ -221,6 +220,23 @@ def _listen(packets: list[tuple[float, RtpPacket]]) -> tuple[list[Sound], list[i
             pcm[begin : begin + len(sound)] = sound
     sounds = [Sound(at, packet.timestamp) for _, (at, packet) in dated]
     return sounds, [(onset + first) % (1 << 32) for onset in find_onsets(pcm)]
+
+
+def listen_for(packets: list[tuple[float, RtpPacket]], level: float) -> list[float]:
+    """When those packets of sound came in which some sample is louder than `level`, in s16 steps."""
+    decoder = _opus()
+    loud = []
+    for at, packet in packets:
+        pcm = np.concatenate([frame.to_ndarray()[0] for frame in decoder.decode(av.Packet(packet.payload))])
+        if np.abs(pcm.astype(np.int32)).max(initial=0) > level:
+            loud.append(at)
+    return loud
+
+
+def _opus() -> Any:
+    decoder: Any = av.CodecContext.create("libopus", "r")
+    decoder.sample_rate, decoder.layout, decoder.format = HEARD_RATE, "mono", "s16"
+    return decoder
 
 
 def look(packets: list[tuple[float, RtpPacket]]) -> list[Seen]:

@@ -12,6 +12,7 @@ from aiortc.rtp import RtpPacket
 from engine.bench import peer
 from engine.bench.latency import CODEC_DELAY, HOLD_SECONDS, PACKET, Stimulus
 from engine.bench.peer import Plan, Voice
+from engine.encoder import SoundEncoder
 from engine.media import Moment, Picture
 from engine.probe import stamp
 from models.rates import HEARD_CHUNK
@@ -148,3 +149,12 @@ async def test_held_arrivals_arrive_so_much_later(monkeypatch: pytest.MonkeyPatc
 
 def test_a_plan_is_plain():
     assert Plan("http://127.0.0.1:1", 20.0).inserted_delay == 0.0
+
+
+def test_packets_with_some_of_the_tone_are_told_from_quiet_ones():
+    encoder = SoundEncoder()
+    loud = (8_000 * np.sin(2 * np.pi * np.arange(5 * 960) / 48)).astype(np.int16)
+    quiet = np.zeros(5 * 960, np.int16)
+    payloads = encoder.encode(np.concatenate([quiet, loud, quiet]))
+    arrived = [(float(index), packet(index * 960, index, payload)) for index, payload in enumerate(payloads)]
+    assert peer.listen_for(arrived, 500) == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0], "the last holds what Opus delays"
