@@ -176,7 +176,7 @@ def read_avatar(folder: Path) -> Avatar:
         raise PackageError(f"{folder.name}: {missing} is missing")
     bare = Avatar(folder, folder.name, "", "", 0, False, "", hashlib.sha256(manifest).hexdigest(), listed, None)
     card = _toml(bare.read("avatar.toml"))
-    consent = _consent(bare.read("consent.json")) if "consent.json" in listed else None
+    consent = read_consent(bare.read("consent.json")) if "consent.json" in listed else None
     schema = card.get("schema")
     if schema != SCHEMA:
         what = "newer than this program: update it" if isinstance(schema, int) and schema > SCHEMA else "unknown"
@@ -477,7 +477,7 @@ def _lookahead(value: object) -> int:
     return value
 
 
-def _consent(content: bytes) -> Consent:
+def read_consent(content: bytes) -> Consent:
     """`{"subject", "scope", "granted_at", "expires_at": null or a date, "withdrawn"}`, dates in ISO 8601."""
     told = _json(content, "consent.json")
     subject, scope = told.get("subject"), told.get("scope")

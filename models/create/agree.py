@@ -29,6 +29,8 @@ TRUSTED: Final = 0.35
 """From which the offset is corrected."""
 UNCERTAIN_MS: Final = 45.0
 """About a frame: what the encoder and a person's own articulation differ by. Smaller offsets are left alone."""
+SECONDS_NEEDED: Final = 15.0
+"""Of speech, before an offset means anything: single sentences scatter by two frames."""
 SPEECH_FLOOR: Final = 1.0
 """Standard loudness (mean log-mel) above the quietest tenth from which a column counts as speech."""
 HANG_FRAMES: Final = 4
@@ -41,6 +43,11 @@ class Agreement:
 
     offset_ms: float
     r: float
+
+    @property
+    def correction_ms(self) -> float:
+        """The offset where it can be trusted and matters; else 0."""
+        return self.offset_ms if self.r >= TRUSTED and abs(self.offset_ms) > UNCERTAIN_MS else 0.0
 
 
 def heard_opening(audio: Floats) -> npt.NDArray[np.float64]:

@@ -166,9 +166,9 @@ def _assembled(film: Film, audio: Floats, seen: Watched) -> Track:
         points[run] = smoothed(points[run])
     audio = np.pad(audio, (0, max(0, frames * CHUNK - len(audio))))[: frames * CHUNK]
     measured = agree.agreement([(agree.heard_opening(audio), agree.seen_opening(points))])
-    trusted = measured.r >= agree.TRUSTED and abs(measured.offset_ms) > agree.UNCERTAIN_MS
-    offset = measured.offset_ms if trusted else 0.0
-    audio = agree.delayed(audio, offset) if trusted else audio
+    long_enough = frames >= agree.SECONDS_NEEDED * FRAME_RATE
+    offset = measured.correction_ms if long_enough else 0.0
+    audio = agree.delayed(audio, offset)
     pose = _pose(points)
     return Track(
         source=film.digest,

@@ -56,7 +56,7 @@ class Head(LandmarkNetwork):
 
     def speak(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, State]:
         weights, state = self.components(code, state)
-        return self._points(weights), state
+        return self.points_of(weights), state
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
         """Of the 478 [B, T, 478, 3] in pixels: lips and jaw in the pose-normal space."""
@@ -76,7 +76,7 @@ class Head(LandmarkNetwork):
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         return own
 
-    def _points(self, weights: Tensor) -> Tensor:
+    def points_of(self, weights: Tensor) -> Tensor:
         flat = (weights * self.spread) @ self.basis + self.rest
         return flat.reshape(*flat.shape[:2], SPOKEN, 3)
 

@@ -34,7 +34,7 @@ def test_is_the_same_in_onnx() -> None:
 def test_its_components_give_lips_and_jaw_back() -> None:
     head = made()
     spoken = spoken_of(head)
-    back = head._points(head.weights(spoken[None]))[0]
+    back = head.points_of(head.weights(spoken[None]))[0]
     assert (back - spoken).norm(dim=-1).mean() < 0.2
     assert head.basis.shape == (COMPONENTS, 171)
 
