@@ -1,6 +1,7 @@
 /** The presenter wall, at /admin: who is here, what each stage takes, what goes wrong. Two GETs every two seconds. */
 
 import { Liveface } from "./liveface.js";
+import "./page.js"; // the colours that were chosen on the other pages
 
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);

@@ -1,34 +1,12 @@
 /** The demo page. Everything it does to the engine goes through `liveface.js`; everything else here is the page. */
 
 import { Liveface, LivefaceError, Loudness } from "./liveface.js";
-import { paintRoom } from "./room.js";
+import { memory, paintRoom, play, setTheme, tab, theme, THEMES } from "./page.js";
 
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
 const wishes = new URLSearchParams(location.search);
 const secrets = new URLSearchParams(location.hash.slice(1)); // a fragment never reaches a server's log
-
-/** What the page remembers; a browser that forbids it forgets, and that is all. @param {"localStorage"|"sessionStorage"} kind */
-const remembering = (kind) => ({
-  /** @param {string} key */
-  get(key, otherwise = "") {
-    try {
-      return window[kind].getItem(`liveface.${key}`) ?? otherwise;
-    } catch {
-      return otherwise;
-    }
-  },
-  /** @param {string} key @param {string} value */
-  set(key, value) {
-    try {
-      window[kind].setItem(`liveface.${key}`, value);
-    } catch {
-      // Private windows may refuse.
-    }
-  },
-});
-const memory = remembering("localStorage");
-const tab = remembering("sessionStorage"); // the access key, too: it goes when the tab goes
 
 /** Whether this tab was talking when it was reloaded, and how. */
 const talking = { get: () => tab.get("talking"), set: (/** @type {string} */ value) => tab.set("talking", value) };
@@ -67,41 +45,46 @@ const titleOf = () => avatars.find((a) => a.id === face.avatar)?.title ?? avatar
 /** @type {(ms: number) => string} */
 const inSeconds = (ms) => (ms > 1500 ? `in ${Math.round(ms / 1000)} s` : "now");
 
+/** What went wrong: a few words for the top, a title, and what helps. @param {LivefaceError} trouble @returns {[string, string, string]} */
+const wordsOf = (trouble) => /** @type {Record<string, [string, string, string]>} */ ({
+  no_slot: ["All seats are taken", "All seats are taken.", "Someone has to leave first."],
+  too_many: ["Too many attempts", "A little too fast.", "There were too many attempts from here."],
+  draining: ["Server restarting", "The server is restarting.", ""],
+  unreachable: ["Server does not answer", "The server does not answer.", "Is it running, and is this device online?"],
+  no_path: ["No path for sound and picture", "Sound and picture find no way through.", "The server answers, but UDP seems to be blocked on this network. Another network, or no VPN, may help."],
+  lost: ["Reconnecting…", "The connection was lost.", ""],
+  media_stopped: ["Reconnecting…", "The picture stopped arriving.", ""],
+  unauthorised: ["Access key needed", "This server asks for a key.", "Enter the access key you were given."],
+  forbidden: ["Not allowed", "This presenter may not be used.", trouble.message],
+  not_found: ["No such presenter", "This presenter is not here.", "Choose another one from the gallery."],
+})[trouble.code] ?? ["Something went wrong", "That did not work.", `${trouble.message}.`];
+
 /**
  * What the page says in each state: a verdict, a few words for the top, and a curtain over the picture (null: none).
  * @param {import("./liveface.js").State} state @param {LivefaceError|null} trouble @param {number} waitMs
  * @returns {{ verdict: string, words: string, curtain: null | { kicker: string, title: string, words: string, action?: string } }}
  */
 function wordsFor(state, trouble, waitMs) {
-  const again = `Trying again ${inSeconds(waitMs)}.`;
   switch (state) {
-    case "asking":
-      return { verdict: "busy", words: "Asking for a seat…", curtain: { kicker: "Connecting", title: "Asking for a seat…", words: "" } };
-    case "connecting":
-      return { verdict: "busy", words: "Finding a path…", curtain: { kicker: "Connecting", title: "Finding a path for sound and picture…", words: "This takes a second or two." } };
     case "live":
       return { verdict: "ok", words: "Live", curtain: null };
     case "closed":
       return { verdict: "off", words: "Ended", curtain: { kicker: "Ended", title: "That was it. Your seat is free again.", words: "Your microphone is off.", action: "Start again" } };
-    case "waiting":
-    case "failed": {
-      const verdict = state === "failed" ? "fail" : "warn";
-      const [short, title, words] = /** @type {Record<string, [string, string, string]>} */ ({
-        no_slot: ["All seats are taken", "All seats are taken.", `Someone has to leave first. ${again}`],
-        too_many: ["Too many attempts", "A little too fast.", `There were too many attempts from here. ${again}`],
-        draining: ["Server restarting", "The server is restarting.", again],
-        unreachable: ["Server does not answer", "The server does not answer.", `Is it running, and is this device online? ${again}`],
-        no_path: ["No path for sound and picture", "Sound and picture find no way through.", `The server answers, but UDP seems to be blocked on this network. Another network, or no VPN, may help. ${again}`],
-        lost: ["Reconnecting…", "The connection was lost.", again],
-        media_stopped: ["Reconnecting…", "The picture stopped arriving.", again],
-        unauthorised: ["Access key needed", "This server asks for a key.", "Enter the access key you were given."],
-        forbidden: ["Not allowed", "This presenter may not be used.", trouble?.message ?? ""],
-        not_found: ["No such presenter", "This presenter is not here.", "Choose another one from the gallery."],
-      })[trouble?.code ?? ""] ?? ["Something went wrong", "That did not work.", `${trouble?.message ?? "No reason was given"}. ${state === "waiting" ? again : ""}`];
-      return { verdict, words: short, curtain: { kicker: state === "failed" ? "Stopped" : "Waiting", title, words, action: "Try now" } };
-    }
-    default:
+    case "idle":
       return { verdict: "off", words: "Ready", curtain: { kicker: titleOf(), title: "Speak, and the face speaks.", words: "Your voice goes to this server, and to no one else.", action: "Start talking" } };
+    default: {
+      if (trouble) {
+        // While it tries again, what went wrong stays readable.
+        const [short, title, words] = wordsOf(trouble);
+        const again = { waiting: `Trying again ${inSeconds(waitMs)}.`, asking: "Trying again now.", connecting: "Trying again now.", failed: "" }[state];
+        return { verdict: state === "failed" ? "fail" : "warn", words: short, curtain: {
+          kicker: state === "failed" ? "Stopped" : state === "waiting" ? "Waiting" : "Trying again", title, words: `${words} ${again}`.trim(),
+          action: state === "waiting" || state === "failed" ? "Try now" : undefined } };
+      }
+      const asking = state === "asking";
+      return { verdict: "busy", words: asking ? "Asking for a seat…" : "Finding a path…", curtain: { kicker: "Connecting",
+        title: asking ? "Asking for a seat…" : "Finding a path for sound and picture…", words: asking ? "" : "This takes a second or two." } };
+    }
   }
 }
 
@@ -130,6 +113,7 @@ function paintState() {
   $("end").disabled = face.state === "idle" || face.state === "closed";
   $("say-go").disabled = !live || $("voice").disabled;
   $("points").hidden = !live;
+  $("numbers").toggleAttribute("data-empty", !live);
   if (!live) $("speaking").hidden = true;
   paintMicrophone();
 }
@@ -217,26 +201,13 @@ async function listMicrophones() {
   if (current) $("microphone").value = current;
 }
 
-/** The browser may refuse sound until it is asked for by hand: then picture first, and one clear button. */
-async function play() {
-  // Not before there is something to play: an empty stream would hold back the page's load event.
-  if (video.srcObject !== face.stream) video.srcObject = face.stream;
-  try {
-    video.muted = false;
-    await video.play();
-  } catch {
-    video.muted = true;
-    await video.play().catch(() => undefined);
-  }
-  $("unmute").hidden = !video.muted;
-  face.heard(!video.muted);
-}
+const playIt = async () => face.heard(await play(video, face.stream, $("unmute")));
 
 face.addEventListener("state", (/** @type {any} */ { detail }) => {
   retryAt = performance.now() + (detail.retryInMs ?? 0);
   draining = false;
   if (detail.state === "live") {
-    play();
+    playIt();
     minute.length = 0;
     // The portrait may be another cut of the presenter than the picture.
     setTimeout(() => face.state === "live" && video.videoWidth && paintRoom($("ambient"), video, video.videoWidth, video.videoHeight), 600);
@@ -291,7 +262,7 @@ $("key").onsubmit = (/** @type {SubmitEvent} */ event) => {
   furnish();
   face.redial();
 };
-$("unmute").onclick = play;
+$("unmute").onclick = playIt;
 $("end").onclick = () => {
   talking.set("");
   face.close();
@@ -513,9 +484,9 @@ face.addEventListener("numbers", (/** @type {any} */ { detail: n }) => {
   $("n-trip").textContent = `${fixed(n.roundTripMs)} ms`;
   $("n-freezes").textContent = fixed(n.freezes);
   const latency = latencyNow();
-  $("n-latency").textContent = latency ? fixed(latency.ms) : "–";
-  $("n-latency").parentElement.toggleAttribute("data-empty", !latency);
+  $("n-latency").textContent = latency ? `${latency.how === "estimated" ? "≈" : ""}${fixed(latency.ms)}` : "–";
   $("n-latency-how").textContent = latency?.how ?? "";
+  $("n-latency-how").title = latency?.how === "estimated" ? "The server’s own time, the round trip, the browser’s buffer and decoder, and what packets and the screen take" : "";
   paintState();
 });
 
@@ -640,16 +611,12 @@ function showNumbers(yes) {
   if (yes) drawChart();
 }
 $("numbers-toggle").onclick = () => showNumbers($("numbers").hidden);
-const themes = ["system", "light", "dark"];
-/** @param {string} theme */
-function setTheme(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  $("theme").setAttribute("aria-label", `Colours: ${theme === "system" ? "as the system" : theme}`);
-  memory.set("theme", theme);
+const nameTheme = () => $("theme").setAttribute("aria-label", `Colours: ${theme() === "system" ? "as the system" : theme()}`);
+$("theme").onclick = () => {
+  setTheme(THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length]);
+  nameTheme();
   drawChart();
-}
-$("theme").onclick = () => setTheme(themes[(themes.indexOf(memory.get("theme", "system")) + 1) % themes.length]);
+};
 $("show-badge").onchange = () => ($("badge").hidden = !$("show-badge").checked);
 
 let shown = 0;
@@ -668,7 +635,7 @@ function tick() {
 setInterval(tick, 50);
 setInterval(() => face.state === "waiting" && paintState(), 1000);
 
-setTheme(memory.get("theme", "system"));
+nameTheme();
 showNumbers(memory.get("numbers", matchMedia("(min-width: 961px)").matches ? "yes" : "no") === "yes");
 $("hands-free").checked = memory.get("hands-free", "yes") === "yes";
 face.listening = $("hands-free").checked;

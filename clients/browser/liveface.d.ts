@@ -79,6 +79,7 @@ export const PATIENCE: Readonly<{
     path: 12000;
     silence: 4000;
     flicker: 2500;
+    noPath: 5000;
 }>;
 /**
  * @typedef {"idle"|"asking"|"connecting"|"live"|"waiting"|"failed"|"closed"} State

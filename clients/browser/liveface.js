@@ -16,7 +16,7 @@
 export const VERSION = "0.1.0";
 
 /** How long each step may take before the connection is given up and tried again, in milliseconds. */
-export const PATIENCE = Object.freeze({ request: 10_000, gather: 400, path: 12_000, silence: 4_000, flicker: 2_500 });
+export const PATIENCE = Object.freeze({ request: 10_000, gather: 400, path: 12_000, silence: 4_000, flicker: 2_500, noPath: 5_000 });
 
 /**
  * @typedef {"idle"|"asking"|"connecting"|"live"|"waiting"|"failed"|"closed"} State
@@ -802,7 +802,8 @@ export class Liveface extends EventTarget {
       this._settle(error);
       return;
     }
-    const retryInMs = backoff(this._attempt++, error.retryAfterMs);
+    // A network that lets nothing through will not have changed in a second; the words about it can be read meanwhile.
+    const retryInMs = backoff(this._attempt++, error.retryAfterMs || (error.code === "no_path" ? PATIENCE.noPath : 0));
     this._timer = setTimeout(() => this._dial(), retryInMs);
     this._is("waiting", { retryInMs });
   }

@@ -1,7 +1,7 @@
 /** The viewer page, at /watch/{session}: looks on over WHEP. The key of the session may follow as #token=… */
 
 import { Liveface } from "./liveface.js";
-import { paintRoom } from "./room.js";
+import { paintRoom, play } from "./page.js";
 
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
@@ -10,18 +10,8 @@ const face = new Liveface({ watch: session, token: new URLSearchParams(location.
 const video = $("video");
 Object.assign(window, { liveface: face });
 
-async function play() {
-  if (video.srcObject !== face.stream) video.srcObject = face.stream;
-  try {
-    video.muted = false;
-    await video.play();
-  } catch {
-    video.muted = true;
-    await video.play().catch(() => undefined);
-  }
-  $("unmute").hidden = !video.muted;
-}
-$("unmute").onclick = play;
+const playIt = () => play(video, face.stream, $("unmute"));
+$("unmute").onclick = playIt;
 const room = () => video.videoWidth && paintRoom($("ambient"), video, video.videoWidth, video.videoHeight);
 video.onplaying = () => setTimeout(room, 300);
 new ResizeObserver(room).observe($("stage"));
@@ -47,7 +37,7 @@ face.addEventListener("state", (/** @type {any} */ { detail }) => {
   $("curtain-title").textContent = state === "waiting" || state === "failed" ? words[0] : "Joining…";
   $("curtain-words").textContent = state === "waiting" || state === "failed" ? words[1] : "";
   $("key").hidden = !(state === "failed" && (code === "unauthorised" || code === "forbidden"));
-  if (live) play();
+  if (live) playIt();
 });
 $("key").onsubmit = (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();

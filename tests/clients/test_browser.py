@@ -36,7 +36,7 @@ from tests.clients.browsers import (
     write_wav,
 )
 
-PAGE_FILES = ("index.html", "style.css", "app.js", "liveface.js", "room.js", "icon.svg")
+PAGE_FILES = ("index.html", "style.css", "app.js", "liveface.js", "page.js", "icon.svg")
 PAGE_BYTES = 100_000
 
 
