@@ -204,11 +204,11 @@ def augment(spoken: Utterance, dice: np.random.Generator) -> Utterance:
         spoken = _resized(spoken, math.exp(dice.uniform(math.log(0.80), math.log(1.35))))
     sound = spoken.sound
     if dice.random() < 0.5:
-        sound = _room(sound, dice)
+        sound = room(sound, dice)
     if dice.random() < 0.2:
-        sound = _telephone(sound, float(dice.uniform(100, 350)), float(dice.uniform(3_000, 7_000)))
+        sound = narrowed(sound, float(dice.uniform(100, 350)), float(dice.uniform(3_000, 7_000)))
     if dice.random() < 0.8:
-        sound = _noisy(sound, float(dice.uniform(5, 40)), float(dice.uniform(0, 0.97)), dice)
+        sound = noisy(sound, float(dice.uniform(5, 40)), float(dice.uniform(0, 0.97)), dice)
     if dice.random() < 0.15:
         sound = through_opus(sound, int(dice.choice((12_000, 16_000, 24_000, 32_000))))
     gain = 10 ** float(dice.uniform(-1.0, 0.4))
@@ -223,7 +223,7 @@ def _resized(spoken: Utterance, factor: float) -> Utterance:
     return replace(spoken, sound=sound.astype(np.float32), phones=phones)
 
 
-def _room(sound: Sound, dice: np.random.Generator) -> Sound:
+def room(sound: Sound, dice: np.random.Generator) -> Sound:
     length = int(dice.uniform(0.08, 0.5) * SAMPLE_RATE)
     tail = dice.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
     tail *= dice.uniform(0.05, 0.5) / np.sqrt(np.sum(tail**2))
@@ -233,14 +233,14 @@ def _room(sound: Sound, dice: np.random.Generator) -> Sound:
     return wet[: len(sound)].astype(np.float32)
 
 
-def _telephone(sound: Sound, low: float, high: float) -> Sound:
+def narrowed(sound: Sound, low: float, high: float) -> Sound:
     spectrum = np.fft.rfft(sound)
     hertz = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
     slope = 1 / (1 + (low / np.maximum(hertz, 1)) ** 4) / (1 + (hertz / high) ** 8)
     return np.fft.irfft(spectrum * slope, len(sound)).astype(np.float32)
 
 
-def _noisy(sound: Sound, snr_db: float, colour: float, dice: np.random.Generator) -> Sound:
+def noisy(sound: Sound, snr_db: float, colour: float, dice: np.random.Generator) -> Sound:
     hertz = np.fft.rfftfreq(len(sound), 1)
     white = np.fft.rfft(dice.standard_normal(len(sound)))
     noise = np.fft.irfft(white / np.sqrt(1 + colour**2 - 2 * colour * np.cos(2 * np.pi * hertz)), len(sound))
@@ -269,6 +269,15 @@ def through_opus(sound: Sound, bitrate: int) -> Sound:
     fitted = np.zeros(len(sound), np.float32)
     fitted[: min(len(sound), len(heard))] = heard[: len(sound)]
     return fitted
+
+
+def through_telephone(sound: Sound) -> Sound:
+    """There and back over a line of 8 kHz and eight bits, companded as G.711 does."""
+    narrow = soxr.resample(narrowed(sound, 300, 3_400), SAMPLE_RATE, 8_000).clip(-1, 1)
+    coded = np.round(127 * np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)) / 127
+    decoded = np.sign(coded) * np.expm1(np.abs(coded) * np.log(256)) / 255
+    heard = soxr.resample(decoded.astype(np.float32), 8_000, SAMPLE_RATE)[: len(sound)]
+    return np.pad(heard, (0, len(sound) - len(heard))).astype(np.float32)
 
 
 def _at_16k(sound: Sound, rate: int) -> Sound:

@@ -19,8 +19,10 @@ from models.studio.speech import (
     corpus,
     flite,
     load,
+    narrowed,
     save,
     through_opus,
+    through_telephone,
 )
 
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed (make deps)")
@@ -165,3 +167,13 @@ def pitch_of(spoken: Utterance) -> float:
             same = np.correlate(piece, piece, "full")[len(piece) - 1 :]
             found.append(SAMPLE_RATE / (40 + int(np.argmax(same[40:250]))))
     return float(np.median(found))
+
+
+@needs_flite
+def test_the_telephone_keeps_the_time_and_the_middle_of_the_voice(spoken_by_flite: Utterance) -> None:
+    back = through_telephone(spoken_by_flite.sound)
+    assert len(back) == len(spoken_by_flite.sound)
+    assert np.corrcoef(back, narrowed(spoken_by_flite.sound, 300, 3_400))[0, 1] > 0.97
+    power = np.square(np.abs(np.fft.rfft(back)))
+    hertz = np.fft.rfftfreq(len(back), 1 / SAMPLE_RATE)
+    assert power[hertz > 4_100].sum() < 0.01 * power.sum()
