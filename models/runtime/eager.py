@@ -7,10 +7,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from models.runtime import Floats
+from models.runtime import Floats, Runtime
+from models.runtime.assembled import assemble
+from models.runtime.devices import Unrecorded
 from models.runtime.ear import LIPS
-from models.runtime.hearing import VOICE_LOOKAHEADS, ByVoice
-from models.runtime.plain import Plain, open_presenters, warm
+from models.runtime.interpreted import Interpreted
+from models.runtime.resident import stages_on
 from models.runtime.slots import Slots, batches, bucket
 from models.streaming import leaves, rebuild
 from models.voice import Lips, load
@@ -47,11 +49,18 @@ class EagerEar:
         return answers
 
 
-def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, voice: Path = VOICE) -> Plain:  # noqa: A001 - the seam's name
-    """Painted mouths, moved by the voice encoder in torch, on the GPU if there is one."""
+def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, voice: Path = VOICE) -> Runtime:  # noqa: A001 - the seam's name
+    """The voice encoder as it was written; the graphs of learned avatars, node by node. On the GPU if there is one."""
     if not voice.is_file():
         raise RuntimeError(f"{voice.name} is missing: no voice encoder has been trained and shipped here")
     torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    presenters = open_presenters(packages, lookahead, VOICE_LOOKAHEADS)
-    return warm(Plain(presenters, ByVoice(EagerEar(slots, Lips(load(voice)), device), slots)))
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def new_ear(count: int, lips: Path) -> EagerEar:
+        return EagerEar(count, Lips(load(voice)), str(where))
+
+    def make(graph: bytes, precision: str, sizes: Sequence[int]) -> Interpreted:
+        return Interpreted(graph, where)
+
+    stages = stages_on(Unrecorded(where), make)
+    return assemble(packages, slots, lookahead, new_ear, stages, ["f32"], voice.with_name("lips.onnx"))

@@ -35,6 +35,7 @@ PLANES: Final = ("luma", "u", "v")
 
 TOLERANCE: Final = {
     "f32": {"points": 0.02, "face": 2e-3, "luma": 1.0},
+    "f16": {"points": 0.02, "face": 2e-3, "luma": 2.0},
     "bf16": {"points": 0.02, "face": 2e-3, "luma": 6.0},
 }
 """Largest difference from the reference: pixels, weights, grey levels. By the painter's precision; the step is f32."""
@@ -64,6 +65,7 @@ class Part:
     precision: str
     silence: Mapping[str, Floats]  # state → the row [1, …] of a session that has heard nothing
     frames: Mapping[str, Floats]  # array → a row for each frame of the loop
+    shown: tuple[str, ...] = ()  # what of its answers is fetched; nothing named: everything
 
 
 class Stage(Protocol):
@@ -165,10 +167,15 @@ class Learned:
                 how,
                 {key[len(name) + 1 :]: row for key, row in silence.items() if key.startswith(f"{name}.")},
                 self._frames,
+                shown,
             )
-            for name, graph, how in (("step", step, "f32"), ("paint", paint, precision))
+            for name, graph, how, shown in (
+                ("step", step, "f32", ("points", "face")),
+                ("paint", paint, precision, PLANES),
+            )
         ]
         self._make: Callable[[int], list[Stage]] = lambda count: [make(part, count) for part in parts]
+        self._unpainted: set[int] = set()  # slots that began anew since they were painted
         self._prove()
         self._step, self._paint = self._make(slots)
 
@@ -183,15 +190,17 @@ class Learned:
         given = step.run([row.slot for row in rows], reset, index, {"x": pcm})
         said = step.fetch({name: given[name] for name in ("points", "face")})
         moved = perf_counter()
-        # What nobody wants to see is not painted: the state of a painter that has one stands still meanwhile.
+        # What nobody wants to see is not painted: the state of a painter that has one stands still meanwhile. But a
+        # session that is seen late must not find what the one before it has left there.
+        self._unpainted.update(row.slot for row in rows if row.reset)
         seen = [place for place, row in enumerate(rows) if Wants.PICTURE in row.wants]
         rois: dict[int, Roi] = {}
         if seen:
             chosen = given if len(seen) == len(rows) else {name: array[seen] for name, array in given.items()}
             at_frames = [index[place] for place in seen]
-            painted = paint.run(
-                [rows[place].slot for place in seen], [reset[place] for place in seen], at_frames, chosen
-            )
+            places = [rows[place].slot for place in seen]
+            painted = paint.run(places, [slot in self._unpainted for slot in places], at_frames, chosen)
+            self._unpainted.difference_update(places)
             fetched = paint.fetch({name: painted[name] for name in PLANES})
             planes = [in_bytes(fetched[name]) for name in PLANES]
             for at, place in enumerate(seen):
@@ -252,13 +261,15 @@ def in_bytes(plane: npt.NDArray[Any]) -> Bytes:
 
 
 def arrays(avatar: Avatar, path: str) -> dict[str, Floats]:
-    """Any float32 arrays of a verified file."""
+    """Any arrays of a verified file, float32 or bytes, as float32."""
     try:
         found = load(avatar.read(path))
     except SafetensorError as error:
         raise PackageError(f"{avatar.name}: {path} cannot be read: {error}") from error
     for name, array in found.items():
-        if array.dtype != np.float32 or not np.isfinite(array).all():
+        if array.dtype == np.uint8:  # pictures: a quarter of the space
+            found[name] = array.astype(np.float32)
+        elif array.dtype != np.float32 or not np.isfinite(array).all():
             raise PackageError(f"{avatar.name}: {path}: {name} is not of finite float32")
     return found
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from models.avatar import PackageError, read_avatar, seal
 from models.runtime import Row, Runtime, Wants, openvino
 from models.runtime.compiled import Compiled
-from models.runtime.networks import Learned, Networks, on_host, padded
+from models.runtime.networks import Learned, Networks, Stage, on_host, padded
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.taught import loudness, teach_package
 from tests.models.runtime.voices import babble, vowel
@@ -76,6 +76,31 @@ def test_a_reset_forgets(runtime: Runtime) -> None:
     out = runtime.step([row(2, silent, 0)])[0]
     assert out.face is not None
     assert not out.face.any()
+
+
+def test_who_is_seen_late_finds_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """The painter's state of a slot whose new session wants no picture at first."""
+    kept: list[tuple[list[int], list[bool]]] = []
+
+    class Watched:
+        def __init__(self, stage: Stage, name: str) -> None:
+            self.stage, self.name, self.fetch = stage, name, stage.fetch
+
+        def run(self, slots: list[int], reset: list[bool], index: list[int], given: object) -> object:
+            if self.name == "paint":
+                kept.append((slots, reset))
+            return self.stage.run(slots, reset, index, given)
+
+    host = on_host(Compiled)
+    avatar = read_avatar(teach_package(tmp_path / "net"))
+    learned = Learned(avatar, SLOTS, lambda part, slots: Watched(host(part, slots), part.name))
+    kept.clear()
+    sound = babble(4, 1)
+    learned.answer([row(3, sound, 0)])
+    learned.answer([row(3, sound, 0, Wants.FACE), row(2, sound, 0)])  # somebody else, who is not seen yet
+    learned.answer([row(3, sound, 1), row(2, sound, 1)])
+    learned.answer([row(3, sound, 2)])
+    assert kept == [([3], [True]), ([2], [True]), ([3, 2], [True, False]), ([3], [False])]
 
 
 def test_painted_and_learned_avatars_serve_together_in_the_order_asked(

@@ -1,0 +1,57 @@
+"""A runtime out of its parts: avatars of both kinds, whoever computes them, held to what the reference answered.
+
+Avatars of kind "plain" have painted mouths, moved by the shared voice encoder; those of kind "learned" bring their own
+graphs. Recurrent graphs are computed in f32; painters in the first precision that their golden steps allow.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from models.avatar import Avatar, PackageError, read_avatar
+from models.runtime import Runtime
+from models.runtime.ear import LIPS
+from models.runtime.hearing import VOICE_LOOKAHEADS, ByVoice, VoiceEar, require_parity
+from models.runtime.networks import KIND, Learned, MakeStage, Networks
+from models.runtime.networks import warm as warm_networks
+from models.runtime.plain import Plain, open_presenters, warm
+from models.runtime.together import Together
+
+
+def assemble(
+    packages: Sequence[Path],
+    slots: int,
+    lookahead: int | None,
+    new_ear: Callable[[int, Path], VoiceEar],
+    make: MakeStage,
+    precisions: Sequence[str],
+    lips: Path = LIPS,
+) -> Runtime:
+    """Raises `RuntimeError` or `PackageError` if a graph is missing or does not answer as the reference did.
+
+    `new_ear(slots, lips)` makes the voice encoder for so many slots; `precisions` begins with the one that is best.
+    """
+    avatars = [read_avatar(package) for package in packages]
+    learned = [avatar for avatar in avatars if avatar.kind == KIND]
+    painted = [avatar.folder for avatar in avatars if avatar.kind != KIND]
+    runtimes: list[Runtime] = []
+    if painted or not learned:
+        ear = new_ear(max(2, slots), lips)  # the proof takes two sessions; guests reset their slots
+        require_parity(ear, lips.with_name("golden.safetensors"))
+        presenters = open_presenters(painted, lookahead, VOICE_LOOKAHEADS)
+        runtimes.append(warm(Plain(presenters, ByVoice(ear, slots))))
+    if learned:
+        for avatar in learned:
+            avatar.verify()
+        proven = [prove_one(avatar, slots, make, precisions, lookahead) for avatar in learned]
+        runtimes.append(warm_networks(Networks(proven)))
+    return Together(runtimes, [avatar.name for avatar in avatars])
+
+
+def prove_one(avatar: Avatar, slots: int, make: MakeStage, precisions: Sequence[str], lookahead: int | None) -> Learned:
+    """In the first precision that passes; the last one's refusal is raised."""
+    for precision in precisions[:-1]:
+        try:
+            return Learned(avatar, slots, make, precision, lookahead)
+        except PackageError:
+            continue
+    return Learned(avatar, slots, make, precisions[-1], lookahead)
