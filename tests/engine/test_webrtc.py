@@ -41,6 +41,7 @@ from engine.webrtc import (
 from models.rates import HEARD_CHUNK, HEARD_RATE
 from models.runtime import Wants
 from tests.fakes import Impair, LossyLink
+from tests.processor import StarvedError, Waits, remeasured
 from tests.webrtc_client import Client
 
 SIDE = 128
@@ -57,7 +58,7 @@ class Talk:
         self.flushed: list[str | None] = []
         self.epoch = 0
         self.left: dict[int, float] = {}
-        self._late: list[float] = []
+        self._waits = Waits()
         self.outlets: list[Channel[Moment]] = []
         self.listeners: list[Channel[Event]] = []
         self._pts = first_pts
@@ -68,19 +69,16 @@ class Talk:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._live())
+        await self._waits.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-        if kind is not None and issubclass(kind, AssertionError) and self.starved:
-            pytest.skip(f"this machine is too busy to keep time; what failed: {str(error).splitlines()[:1]}")
-
-    @property
-    def starved(self) -> bool:
-        """Whether this process waited so long for a processor that no time measured here means anything."""
-        return bool(self._late) and (np.median(self._late) > 0.010 or np.percentile(self._late, 90) > 0.040)
+        await self._waits.__aexit__(None, None, None)
+        if kind is not None and issubclass(kind, AssertionError) and self._waits.starved:
+            raise StarvedError(f"the machine was elsewhere for {self._waits.seconds:.2f} s: {error}") from error
 
     async def aclose(self) -> None:
         self.closed.set()
@@ -142,7 +140,6 @@ class Talk:
         while True:
             count += 1
             await asyncio.sleep(max(0.0, began + count * 0.04 - time.monotonic()))
-            self._late.append(time.monotonic() - began - count * 0.04)
             moment = self.moment()
             self.left[self._pts] = time.monotonic()
             self._pts += HEARD_CHUNK
@@ -212,6 +209,7 @@ def picture_pts(peer: Peer, stamp: int) -> int:
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
+@remeasured
 async def test_duplex_voice_up_sound_and_picture_down_events_both_ways(codec: str) -> None:
     async with hosting() as (peers, talk), Client(tone(5), codecs=(codec,)) as client:
         peer = await join(peers, talk, client)
@@ -246,6 +244,7 @@ async def test_duplex_voice_up_sound_and_picture_down_events_both_ways(codec: st
     assert peer.reason == "left"
 
 
+@remeasured
 async def test_the_answer_is_full_duplex_on_one_transport() -> None:
     async with hosting() as (peers, talk), Client() as client:
         answer, _ = await peers.answer(await client.offer(), talk)
@@ -263,6 +262,7 @@ async def test_the_answer_is_full_duplex_on_one_transport() -> None:
         assert not any("PCM" in line or "G722" in line for line in lines)
 
 
+@remeasured
 async def test_strict_whip_is_a_voice_source() -> None:
     async with hosting() as (peers, talk), Client(tone(3), role="whip") as client:
         peer = await join(peers, talk, client)
@@ -273,6 +273,7 @@ async def test_strict_whip_is_a_voice_source() -> None:
 
 
 @pytest.mark.parametrize("setup", ["active", "passive"])
+@remeasured
 async def test_who_begins_the_handshake_is_the_offers_choice(setup: str) -> None:
     """ffmpeg offers `passive` and no candidates."""
     async with hosting() as (peers, talk), Client(tone(2), role="whip") as client:
@@ -283,6 +284,7 @@ async def test_who_begins_the_handshake_is_the_offers_choice(setup: str) -> None
         await client.until(lambda: len(talk.pushed) > 3)
 
 
+@remeasured
 async def test_obs_sends_a_picture_too_and_nobody_decodes_it() -> None:
     async with hosting() as (peers, talk), Client(tone(3), role="whip") as client:
         from aiortc import VideoStreamTrack
@@ -299,6 +301,7 @@ async def test_obs_sends_a_picture_too_and_nobody_decodes_it() -> None:
         assert not [thread for thread in threading.enumerate() if "decoder" in thread.name]
 
 
+@remeasured
 async def test_many_viewers_one_encode_and_a_keyframe_for_who_joins() -> None:
     async with hosting() as (peers, talk), AsyncExitStack() as stack:
         viewers = [await stack.enter_async_context(Client(role="whep", decode=False)) for _ in range(4)]
@@ -322,6 +325,7 @@ async def test_many_viewers_one_encode_and_a_keyframe_for_who_joins() -> None:
     await asyncio.sleep(0.05)
 
 
+@remeasured
 async def test_a_moment_leaves_at_once_and_its_sound_and_picture_together() -> None:
     async with hosting() as (peers, talk), Client(decode=False) as client:
         peer = await join(peers, talk, client)
@@ -341,6 +345,7 @@ async def test_a_moment_leaves_at_once_and_its_sound_and_picture_together() -> N
         assert all(b - a == 960 for a, b in itertools.pairwise(stamps))
 
 
+@remeasured
 async def test_sender_reports_say_what_was_seen_when_it_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even when the picture takes 30 ms to encode: the reports come from media time, not from when packets left."""
     encode = VideoEncoder.encode
@@ -365,6 +370,7 @@ async def test_sender_reports_say_what_was_seen_when_it_was_heard(monkeypatch: p
         assert abs(np.median(zero["video"]) - truth) < 0.15
 
 
+@remeasured
 async def test_m8_a_step_of_the_wall_clock_moves_no_report() -> None:
     class Stepping(RealClock):
         ahead = 0.0
@@ -384,6 +390,7 @@ async def test_m8_a_step_of_the_wall_clock_moves_no_report() -> None:
         assert max(zero) - min(zero) < 0.5
 
 
+@remeasured
 async def test_m6_rtp_times_wrap_in_the_middle_of_a_conversation() -> None:
     async with (
         Talk(first_pts=10 * 3_600 * SECOND) as talk,
@@ -405,6 +412,7 @@ async def test_m6_rtp_times_wrap_in_the_middle_of_a_conversation() -> None:
         assert len(client.shown) > 40
 
 
+@remeasured
 async def test_peers_of_two_sessions_do_not_mix() -> None:
     async with hosting() as (peers, talk), Talk("other") as other, Client(tone(2)) as one, Client() as two:
         first, second = await join(peers, talk, one), await join(peers, other, two)
@@ -414,6 +422,7 @@ async def test_peers_of_two_sessions_do_not_mix() -> None:
         assert len(talk.outlets) == len(other.outlets) == 1
 
 
+@remeasured
 async def test_when_the_session_ends_its_peers_end() -> None:
     async with hosting() as (peers, talk), Client() as client, Client(role="whip") as source:
         peer, voice = await join(peers, talk, client), await join(peers, talk, source)
@@ -426,6 +435,7 @@ async def test_when_the_session_ends_its_peers_end() -> None:
 # A bad network
 
 
+@remeasured
 async def test_m1_one_lost_packet_and_latency_is_back_at_once() -> None:
     async with hosting() as (peers, talk), Client(tone(5), loss=lambda n: n == 40) as client:
         await join(peers, talk, client)
@@ -444,6 +454,7 @@ async def test_m1_one_lost_packet_and_latency_is_back_at_once() -> None:
         assert [piece[1] for piece in talk.pushed[:90]] == list(range(0, 90 * 960, 960))
 
 
+@remeasured
 async def test_m2_lost_packets_cost_no_more_than_themselves() -> None:
     dice = random.Random(4)
     lost: list[int] = []
@@ -463,6 +474,7 @@ async def test_m2_lost_packets_cost_no_more_than_themselves() -> None:
         assert all(a == b[1] for a, b in zip(ends, talk.pushed[1:], strict=False))
 
 
+@remeasured
 async def test_m5_timestamps_that_leap_in_mid_call_are_joined_where_they_belong() -> None:
     async with hosting() as (peers, talk), Client(tone(4)) as client:
         peer = await join(peers, talk, client)
@@ -488,6 +500,7 @@ async def test_m5_timestamps_that_leap_in_mid_call_are_joined_where_they_belong(
         assert peer.reason is None
 
 
+@remeasured
 async def test_m16_a_lost_keyframe_is_whole_again_within_a_second() -> None:
     lost: set[int] = set()
 
@@ -504,6 +517,7 @@ async def test_m16_a_lost_keyframe_is_whole_again_within_a_second() -> None:
         assert lost
 
 
+@remeasured
 async def test_m16_a_tenth_of_the_picture_lost_and_sent_again() -> None:
     dice = random.Random(9)
 
@@ -529,6 +543,7 @@ async def flood(client: Client, peer: Peer, packets: Callable[[int, int], bytes]
         await asyncio.sleep(0.01)
 
 
+@remeasured
 async def test_m14_a_pli_with_every_breath_costs_two_keyframes_a_second() -> None:
     async with hosting() as (peers, talk), Client(decode=False) as client:
         peer = await join(peers, talk, client)
@@ -540,6 +555,7 @@ async def test_m14_a_pli_with_every_breath_costs_two_keyframes_a_second() -> Non
         assert sum(seen.keyframe for seen in client.pictures) <= 5
 
 
+@remeasured
 async def test_m15_a_flapping_estimate_rebuilds_the_encoder_once_a_second_at_most() -> None:
     turn = [0]
 
@@ -557,6 +573,7 @@ async def test_m15_a_flapping_estimate_rebuilds_the_encoder_once_a_second_at_mos
         assert 1 <= encoder.opened <= 3
 
 
+@remeasured
 async def test_a_modest_estimate_of_an_idle_face_does_not_starve_it() -> None:
     """Browsers estimate about 1.5 times of what they get. A still face needs little, and must not be held to that."""
 
@@ -573,6 +590,7 @@ async def test_a_modest_estimate_of_an_idle_face_does_not_starve_it() -> None:
         assert peer.limit is None
 
 
+@remeasured
 async def test_m13_events_that_nobody_reads_close_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client)
@@ -584,6 +602,7 @@ async def test_m13_events_that_nobody_reads_close_the_connection(monkeypatch: py
         assert peer.reason == "events not read"
 
 
+@remeasured
 async def test_n4_after_a_blackout_of_2_s_the_media_is_current() -> None:
     async with (
         hosting() as (peers, talk),
@@ -602,6 +621,7 @@ async def test_n4_after_a_blackout_of_2_s_the_media_is_current() -> None:
         assert peer.reason is None
 
 
+@remeasured
 async def test_n4_a_peer_that_stays_dark_is_closed_by_the_deadline() -> None:
     deadlines = Deadlines(silence=1.0)
     async with (
@@ -619,6 +639,7 @@ async def test_n4_a_peer_that_stays_dark_is_closed_by_the_deadline() -> None:
         assert talk.outlets == []
 
 
+@remeasured
 async def test_n5_the_nat_moves_and_both_directions_come_back() -> None:
     async with (
         hosting() as (peers, talk),
@@ -635,6 +656,7 @@ async def test_n5_the_nat_moves_and_both_directions_come_back() -> None:
         assert peer.stats()["datagrams_rebound"] == 1
 
 
+@remeasured
 async def test_n7_doubled_and_damaged_datagrams_change_nothing() -> None:
     async with hosting() as (peers, talk), LossyLink(("127.0.0.1", 9)) as link, Client(tone(6)) as client:
         peer = await join_through(link, peers, talk, client)
@@ -646,6 +668,7 @@ async def test_n7_doubled_and_damaged_datagrams_change_nothing() -> None:
         assert peer.reason is None
 
 
+@remeasured
 async def test_n8_a_path_of_1200_bytes_is_wide_enough() -> None:
     """UDP payloads of 1,200 bytes, and even 1,180 for those behind IPv6 tunnels."""
     narrow = Impair(mtu=1_180)
@@ -710,6 +733,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize(("packet", "setup"), ATTACKS)
+@remeasured
 async def test_p1_p2_a_stranger_cannot_stop_a_connection_from_starting(packet: bytes, setup: str) -> None:
     async with hosting() as (peers, talk):
         assert await attacked(peers, talk, packet, setup, 2) == 2
@@ -717,11 +741,13 @@ async def test_p1_p2_a_stranger_cannot_stop_a_connection_from_starting(packet: b
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("packet", "setup"), ATTACKS)
+@remeasured
 async def test_p1_p2_twenty_of_twenty(packet: bytes, setup: str) -> None:
     async with hosting() as (peers, talk):
         assert await attacked(peers, talk, packet, setup, 20) == 20
 
 
+@remeasured
 async def test_p1_p2_a_stranger_cannot_end_a_live_connection() -> None:
     async with hosting() as (peers, talk), Client(tone(5), decode=False) as client:
         peer = await join(peers, talk, client)
@@ -736,6 +762,7 @@ async def test_p1_p2_a_stranger_cannot_end_a_live_connection() -> None:
         await client.until(lambda: peer.stats()["datagrams_empty"] == 20)
 
 
+@remeasured
 async def test_p3_garbage_at_a_live_port_is_not_felt_next_door() -> None:
     """5,000 packets a second from a thread for one second; the neighbour's pictures keep their pace."""
     async with hosting() as (peers, talk), Client(decode=False) as victim, Client(decode=False) as neighbour:
@@ -837,6 +864,7 @@ async def test_p5_two_thousand_fuzzed_offers() -> None:
     await offers(2_000, seed=2)
 
 
+@remeasured
 async def test_a_voice_is_needed_to_speak() -> None:
     sdp = await reference_offer()
     start, end = sdp.index("m=audio"), sdp.index("m=video")
@@ -846,6 +874,7 @@ async def test_a_voice_is_needed_to_speak() -> None:
             await peers.answer(silent, talk)
 
 
+@remeasured
 async def test_p7_candidates_in_an_offer_are_never_probed() -> None:
     """A client that names other machines: at the socket, not one datagram is addressed to any."""
     hostile = "".join(
@@ -869,6 +898,7 @@ async def test_p7_candidates_in_an_offer_are_never_probed() -> None:
         del protocol.transport.sendto
 
 
+@remeasured
 async def test_p11_an_offer_and_then_silence_is_dead_by_the_deadline() -> None:
     async with hosting(deadlines=Deadlines(first_media=0.4)) as (peers, talk):
         files = open_files()
@@ -879,6 +909,7 @@ async def test_p11_an_offer_and_then_silence_is_dead_by_the_deadline() -> None:
         assert open_files() <= files
 
 
+@remeasured
 async def test_p11_ice_without_dtls_is_dead_by_the_deadline() -> None:
     async with hosting(deadlines=Deadlines(first_media=0.6)) as (peers, talk), Client() as client:
         answer, peer = await peers.answer(await client.offer(), talk)
@@ -894,6 +925,7 @@ async def test_p11_ice_without_dtls_is_dead_by_the_deadline() -> None:
         assert peer.reason == "never connected"
 
 
+@remeasured
 async def test_a_voice_source_that_never_speaks_is_closed() -> None:
     deadlines = Deadlines(first_media=0.6)
     async with (
@@ -905,6 +937,7 @@ async def test_a_voice_source_that_never_speaks_is_closed() -> None:
         assert peer.reason == "no sound came"
 
 
+@remeasured
 async def test_a_muted_microphone_is_not_killed() -> None:
     """It sends no sound, but reports and checks: for twice the deadline."""
     async with (
@@ -917,6 +950,7 @@ async def test_a_muted_microphone_is_not_killed() -> None:
         assert len(talk.pushed) <= 21
 
 
+@remeasured
 async def test_p12_a_hostile_client_with_a_thousand_sources_and_payload_types() -> None:
     async with hosting() as (peers, talk), Client(tone(6)) as client:
         peer = await join(peers, talk, client)
@@ -937,6 +971,7 @@ async def test_p12_a_hostile_client_with_a_thousand_sources_and_payload_types() 
         assert pts == list(range(0, 960 * len(pts), 960))
 
 
+@remeasured
 async def test_p13_fuzzed_rtcp_of_an_authenticated_peer_hurts_nobody_else() -> None:
     async with hosting() as (peers, talk), Client(decode=False) as hostile, Client(decode=False) as neighbour:
         peer, other = await join(peers, talk, hostile), await join(peers, talk, neighbour)
@@ -964,6 +999,7 @@ async def test_p13_fuzzed_rtcp_of_an_authenticated_peer_hurts_nobody_else() -> N
         assert other.reason is None
 
 
+@remeasured
 async def test_a_flood_of_nacks_is_answered_within_bounds() -> None:
     async with hosting() as (peers, talk), Client(decode=False) as client:
         peer = await join(peers, talk, client)
@@ -1012,6 +1048,7 @@ async def test_n3_a_narrow_path_with_a_long_queue_is_not_kept_full() -> None:
         assert peer.limit is not None
 
 
+@remeasured
 async def test_commands_are_bounded_in_size_and_rate_and_nonsense_is_ignored() -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client)
@@ -1061,6 +1098,7 @@ async def test_points_come_when_they_are_asked_for_and_stop_when_they_are_not() 
         await client.until(lambda: len(talk.outlets) == 1)  # the pictures' own
 
 
+@remeasured
 async def test_viewers_watch_and_do_not_command() -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client, Role.WHEP)
@@ -1073,6 +1111,7 @@ async def test_viewers_watch_and_do_not_command() -> None:
 # Beginning and end
 
 
+@remeasured
 async def test_l4_who_comes_and_goes_leaves_nothing() -> None:
     async with hosting() as (peers, talk):
 
@@ -1110,6 +1149,7 @@ async def test_l4_who_comes_and_goes_leaves_nothing() -> None:
 def _nothing() -> None: ...
 
 
+@remeasured
 async def test_l5_twenty_leave_at_once_and_the_loop_is_free() -> None:
     async with hosting() as (peers, talk), AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(role="whep", decode=False)) for _ in range(20)]
@@ -1133,6 +1173,7 @@ async def test_l5_twenty_leave_at_once_and_the_loop_is_free() -> None:
         assert peers.peers == []
 
 
+@remeasured
 async def test_closing_twice_and_from_both_ends_is_once() -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client)
@@ -1145,6 +1186,7 @@ async def test_closing_twice_and_from_both_ends_is_once() -> None:
         assert peers.stats()["sent_packets"] == peer.stats()["sent_packets"]
 
 
+@remeasured
 async def test_no_port_free_is_503() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -1162,6 +1204,7 @@ def test_settings_are_checked_with_a_clear_line() -> None:
         Peers(RealClock(), ports=(80, 90))
 
 
+@remeasured
 async def test_encoding_never_waits_for_the_loops_own_threads() -> None:
     """The loop's default executor is full of sleepers; pictures keep coming."""
     async with hosting() as (peers, talk), Client(decode=False) as client:
