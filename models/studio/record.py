@@ -45,7 +45,7 @@ from models.studio.sentences import sentences
 from models.studio.speech import Espeak, Utterance, flite
 
 SIZES: Final = (256, 384, 512, 768, 1024)
-LOWER: Final = Crop(144, 224, 224, 256)
+LOWER: Final = Crop(160, 240, 192, 224)
 UPPER: Final = Crop(128, 128, 256, 144)
 SILENCE_SECONDS: Final = 20.0
 LISTENING_RATE: Final = 48_000

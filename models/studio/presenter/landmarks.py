@@ -12,7 +12,7 @@ import torch
 from models import face
 from models.rates import MESH_POINTS
 from models.studio.presenter import head, rig
-from models.studio.presenter.head import EYE, Lids, Lips
+from models.studio.presenter.head import EYE, EYE_R, GAZE_X, GAZE_Y, Lids, Lips
 from models.studio.presenter.identity import Traits
 from models.studio.presenter.render import Presenter
 from models.studio.presenter.rig import Pose
@@ -56,6 +56,7 @@ class Landmarks:
         y = y + _brow_lift(rest, own)
         x, y = _on_lips(rest, x, y, own, neutral(presenter), who)
         x, y = _on_lids(rest, x, y, own, who)
+        x, y = _with_gaze(x, y, own, batch)
         mouth = _everywhere(face.LIPS, batch)
         z = z.clone()
         z[mouth] = _front(x[mouth], y[mouth], z[mouth], presenter, _some(own, mouth))
@@ -118,6 +119,15 @@ def _on_lids(rest: Tensor, x: Tensor, y: Tensor, pose: Pose, who: Traits) -> tup
         px = torch.sign(x0) * (EYE[0] + across * who.eye_half)
         lids = Lids(px, px, _some(pose, at), who)
         x[at], y[at] = px, EYE[1] + (lids.upper if upper else lids.lower)
+    return x, y
+
+
+def _with_gaze(x: Tensor, y: Tensor, pose: Pose, batch: int) -> tuple[Tensor, Tensor]:
+    """Irises slide over the eyeball as `shade.eye` turns it."""
+    at = _everywhere(np.concatenate([face.IRIS_RIGHT, face.IRIS_LEFT]), batch)
+    x, y = x.clone(), y.clone()
+    x[at] = x[at] + EYE_R * torch.sin(GAZE_X * pose.gaze_x[at])
+    y[at] = y[at] + EYE_R * torch.sin(GAZE_Y * pose.gaze_y[at])
     return x, y
 
 

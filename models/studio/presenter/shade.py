@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from models.studio.presenter.head import EYE, EYE_R, Lids, Lips, brow, opening, strands
+from models.studio.presenter.head import EYE, EYE_R, GAZE_X, GAZE_Y, Lids, Lips, brow, opening, strands
 from models.studio.presenter.identity import Traits
 from models.studio.presenter.rig import Pose
 from models.studio.presenter.sdf import Number, Tensor, Triple, bump, mix, noise2, ridge, smoothstep
@@ -239,7 +239,7 @@ def eye_albedo(hit: Hit, pose: Pose, who: Traits) -> tuple[Tensor, Tensor, Tenso
     """→ albedo, iris mask, the gaze's direction in head space."""
     x = hit.x
     side = torch.where(x > 0, 1.0, -1.0)
-    gx, gy = 0.45 * pose.gaze_x - 0.02 * side, 0.40 * pose.gaze_y + 0 * x
+    gx, gy = GAZE_X * pose.gaze_x - 0.02 * side, GAZE_Y * pose.gaze_y + 0 * x
     axis = unit(torch.stack([torch.sin(gx), torch.sin(gy), torch.cos(gx)]))
     p = unit(torch.stack([x - side * EYE[0], hit.y - EYE[1], hit.z - EYE[2]]))
     along = dot(p, axis)

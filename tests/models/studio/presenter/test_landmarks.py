@@ -58,3 +58,11 @@ def test_a_turned_head_carries_its_points(mira, bound):
     pose = mira.pose(weights({}), torch.tensor([[15.0, 0, 0]]))
     moved = bound.place(mira, pose, SIZE)[0] - bound.place(mira, neutral(mira), SIZE)[0]
     assert moved[face.CHIN, 0] > 5, "the nearer parts go to the viewer's right"
+
+
+def test_irises_follow_the_gaze_and_the_lids_do_not(mira, bound):
+    ahead, aside = bound.place(mira, mira.pose(weights({}, {"eyeLookOutLeft": 0.5, "eyeLookInRight": 0.5})), SIZE)
+    moved = (aside - ahead)[:, 0]
+    for iris in (face.IRIS_LEFT, face.IRIS_RIGHT):
+        assert 3 < moved[iris].min() <= moved[iris].max() < 15, "pixels to the viewer's right"
+    assert moved[face.EYE_LEFT].abs().max() < 1e-3
