@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,12 +21,11 @@ import numpy.typing as npt
 
 from engine.clock import Clock
 from engine.logs import about
-from engine.media import Event
+from engine.media import Event, Moment
 from engine.metrics import Metrics
 from engine.session import House, Session, SessionClosedError
 from engine.voices import VoiceError
 from engine.webrtc import Peer, Peers, Role
-from models.runtime import Wants
 
 log = logging.getLogger(__name__)
 
@@ -259,16 +258,16 @@ class Lobby:
         began = self._clock.now()
         log.info("a session begins", extra={"event": "session.opened", "transport": session.transport})
         try:
-            async with asyncio.TaskGroup() as parts:
-                watching = [
-                    parts.create_task(self._measure(guest, began)),
-                    parts.create_task(self._report(guest)),
-                    parts.create_task(self._expect(guest)),
-                    parts.create_task(self._until_closed(guest)),
-                ]
-                await guest.ended.wait()
-                for part in watching:
-                    part.cancel()
+            with session.watch(self._measure(guest, began)):
+                async with asyncio.TaskGroup() as parts:
+                    watching = [
+                        parts.create_task(self._report(guest)),
+                        parts.create_task(self._expect(guest)),
+                        parts.create_task(self._until_closed(guest)),
+                    ]
+                    await guest.ended.wait()
+                    for part in watching:
+                        part.cancel()
         finally:
             self.guests.pop(session.id, None)
             for utterance in tuple(guest.utterances):
@@ -295,23 +294,25 @@ class Lobby:
         await guest.session.closed.wait()
         self._finish(guest, "session ended")
 
-    async def _measure(self, guest: Guest, began: float) -> None:
-        """Counts every moment as it leaves. Wants nothing, so nothing is computed for it."""
+    def _measure(self, guest: Guest, began: float) -> Callable[[Moment], None]:
+        """What counts every moment as it leaves."""
         metrics, first, missing = self._metrics, True, 0.0
-        with contextlib.suppress(SessionClosedError):
-            async with guest.session.outlet(Wants.NOTHING, capacity=8) as moments:
-                async for moment in moments:
-                    if moment.repeated:
-                        metrics.deadline_misses.add()
-                    metrics.frames.add(result="late" if moment.repeated else "sent" if moment.speaking else "idle")
-                    metrics.av_skew.observe(moment.behind)
-                    metrics.audio_gap.add(guest.session.missing_seconds - missing)
-                    missing = guest.session.missing_seconds
-                    if moment.arrived > 0:
-                        metrics.latency.observe(self._clock.now() - moment.arrived)
-                    if first and guest.owner is not None and guest.owner.connected.is_set():
-                        first = False
-                        metrics.first_frame.observe(self._clock.now() - began)
+
+        def look(moment: Moment) -> None:
+            nonlocal first, missing
+            if moment.repeated:
+                metrics.deadline_misses.add()
+            metrics.frames.add(result="late" if moment.repeated else "sent" if moment.speaking else "idle")
+            metrics.av_skew.observe(moment.behind)
+            metrics.audio_gap.add(guest.session.missing_seconds - missing)
+            missing = guest.session.missing_seconds
+            if moment.arrived > 0:
+                metrics.latency.observe(self._clock.now() - moment.arrived)
+            if first and guest.owner is not None and guest.owner.connected.is_set():
+                first = False
+                metrics.first_frame.observe(self._clock.now() - began)
+
+        return look
 
     async def _report(self, guest: Guest) -> None:
         """Tells the clients how it goes, once a second."""

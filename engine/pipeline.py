@@ -15,6 +15,7 @@ What can go wrong has one answer each:
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -90,6 +91,8 @@ class Pipeline:
         self._arrived = Alarm(clock)  # something new for the listener
         self._more = Alarm(clock)  # something new for the player
         self._flight = asyncio.Semaphore(FILE_FLIGHT)
+        self._looks_at = -math.inf
+        """When it looks for what nobody has pushed; -inf while it is about to look anyway."""
         self._reset = True
         self._finishing = False
         self._newest: tuple[int, Out] | None = None
@@ -105,8 +108,14 @@ class Pipeline:
             tasks.create_task(self._play(), name="play")
 
     def notice(self) -> None:
-        """The listener was given something."""
-        self._arrived.ring()
+        """The listener was given something. Live sound goes on at once: what nobody has to wait for wakes nobody."""
+        if self.listener.pacing is Pacing.FILE:
+            self._arrived.ring()
+            return
+        self._take()
+        when = self.listener.wake_at(self.clock.now())
+        if when is not None and when < self._looks_at:
+            self._arrived.ring()
 
     def finish(self) -> None:
         """Files only: what was pushed is all there is."""
@@ -137,32 +146,39 @@ class Pipeline:
         while True:
             # Cleared before taking, so that what is pushed meanwhile is not slept through.
             self._arrived.clear()
-            for listened in self.listener.take(self.clock.now()):
-                await self._hear(listened)
+            if self.listener.pacing is Pacing.FILE:
+                for listened in self.listener.take(self.clock.now()):
+                    await self._flight.acquire()
+                    self._hear(listened)
+            else:
+                self._take()
             if self._finishing and self.listener.speech_done:
                 for _ in range(self.card.lookahead):
-                    await self._step(SILENCE)
+                    await self._flight.acquire()
+                    self._step(SILENCE)
                 self._more.ring()
                 return
-            await self._arrived.wait(self.listener.wake_at(self.clock.now()))
+            when = self.listener.wake_at(self.clock.now())
+            self._looks_at = math.inf if when is None else when
+            await self._arrived.wait(when)
 
-    async def _hear(self, listened: Listened) -> None:
+    def _take(self) -> None:
+        for listened in self.listener.take(self.clock.now()):
+            self._hear(listened)
+
+    def _hear(self, listened: Listened) -> None:
         position = listened.chunk.pts // HEARD_CHUNK
         coming = Coming(position, listened, asyncio.get_running_loop().create_future(), self.clock.now())
-        coming.answer.add_done_callback(lambda answer: self._answered(coming, answer))
         if self._asked and position - self._asked[-1].position > 1:
             for before in self._asked:  # the listener leapt: they are answered that much later
                 before.overdue = True
         self._asked.append(coming)
         self._coming.append(coming)
         self._more.ring()
-        await self._step(listened.chunk.features, listened.overdue)
+        self._step(listened.chunk.features, listened.overdue)
 
-    async def _step(self, features: Floats, overdue: bool = False) -> None:
+    def _step(self, features: Floats, overdue: bool = False) -> None:
         """Send one chunk to the worker; what comes back is the picture of the moment K chunks before it."""
-        unpaced = self.listener.pacing is Pacing.FILE
-        if unpaced:
-            await self._flight.acquire()
         self._steps += 1
         ripe = self._asked.popleft() if self._steps > self.card.lookahead else None
         position = 0 if ripe is None else ripe.position
@@ -174,29 +190,28 @@ class Pipeline:
         except SeatBusy as busy:
             heard = asyncio.get_running_loop().create_future()
             heard.set_exception(WorkerLost(str(busy)))
-        heard.add_done_callback(lambda done: self._passed_on(ripe, done, unpaced))
+        heard.add_done_callback(lambda done: self._passed_on(ripe, done))
 
-    def _passed_on(self, coming: Coming | None, heard: "asyncio.Future[Out]", unpaced: bool) -> None:
-        if unpaced:
+    def _passed_on(self, coming: Coming | None, heard: "asyncio.Future[Out]") -> None:
+        if self.listener.pacing is Pacing.FILE:
             self._flight.release()
         lost = heard.cancelled() or heard.exception() is not None
         if coming is None or coming.answer.done():
             return
+        self._more.ring()
         if lost:
             coming.answer.cancel()
         else:
             coming.answer.set_result(heard.result())
+            self._answered(coming, heard.result())
 
-    def _answered(self, coming: Coming, answer: "asyncio.Future[Out]") -> None:
-        self._more.ring()
-        if answer.cancelled() or coming.voided:
-            return
+    def _answered(self, coming: Coming, out: Out) -> None:
         if not coming.overdue:
             self.playout.ready(coming.position, self.clock.now())
-        for stage, seconds in (answer.result().stage_seconds or {}).items():
+        for stage, seconds in (out.stage_seconds or {}).items():
             self.stage_seconds.setdefault(stage, deque(maxlen=STAGES_KEPT)).append(seconds)
         if self._newest is None or self._newest[0] < coming.position:
-            self._newest = (coming.position, answer.result())
+            self._newest = (coming.position, out)
 
     # Paint and play
 

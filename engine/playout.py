@@ -9,6 +9,7 @@ The beat follows the sound that comes in, not the server's clock: a microphone t
 much, and sound and picture stay one value all along.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 
 from models.rates import CHUNK_SECONDS
@@ -28,13 +29,17 @@ class Playout:
         self.grace = grace
         self.on_time = 0
         self.repeated = 0
-        self._offsets: deque[float] = deque(maxlen=WINDOW)
+        self._offsets: deque[float] = deque()
+        self._ranked: list[float] = []  # the same, rising
         self._beat: float | None = None
 
     def ready(self, position: int, at: float) -> None:
         """The sound and the picture of `position` were both there at `at`, in time or not."""
-        self._offsets.append(at - position * CHUNK_SECONDS)
-        ranked = sorted(self._offsets)
+        offset, ranked = at - position * CHUNK_SECONDS, self._ranked
+        if len(self._offsets) == WINDOW:
+            del ranked[bisect_left(ranked, self._offsets.popleft())]
+        self._offsets.append(offset)
+        insort(ranked, offset)
         self._beat = ranked[min(len(ranked) - 1, int(QUANTILE * len(ranked)))]
 
     def due(self, position: int) -> float | None:
@@ -56,4 +61,5 @@ class Playout:
     def restart(self) -> None:
         """Forget the beat: the session stood still for a reason that says nothing of the next moments."""
         self._offsets.clear()
+        self._ranked.clear()
         self._beat = None

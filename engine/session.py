@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -63,8 +63,10 @@ class Session:
         self._seat = seat
         self._retouch = retouch
         self._listener = Listener(pacing)
-        self._pipeline = Pipeline(seat, clock, self._listener, self._deliver, self._wants)
+        self._pipeline = Pipeline(seat, clock, self._listener, self._deliver, lambda: self._wanted)
         self._outlets: dict[Channel[Moment], Wants] = {}
+        self._watchers: dict[Callable[[Moment], None], Wants] = {}
+        self._wanted = Wants.NOTHING
         self._events: set[Channel[Event]] = set()
         self._default: Channel[Moment] | None = None
         self._room = asyncio.Event()
@@ -183,7 +185,20 @@ class Session:
             yield channel.__aiter__()
         finally:
             self._outlets.pop(channel, None)
+            self._reckon()
             channel.close(discard=True)
+
+    @contextmanager
+    def watch(self, look: Callable[[Moment], None], wants: Wants = Wants.NOTHING) -> Iterator[None]:
+        """`look` is called with every moment as it leaves. Cheaper than an outlet, since nobody has to be woken; but it
+        is the session's own turn: look quickly, and raise nothing."""
+        self._watchers[look] = wants
+        self._reckon()
+        try:
+            yield
+        finally:
+            self._watchers.pop(look, None)
+            self._reckon()
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
@@ -219,9 +234,7 @@ class Session:
             "epoch": self.epoch,
             "pts": self._pts,
             "fps": (len(leaving) - 1) / span if span > 0 else 0.0,
-            "latency_p50": _quantile(self._latencies, 0.50),
-            "latency_p95": _quantile(self._latencies, 0.95),
-            "latency_p99": _quantile(self._latencies, 0.99),
+            **dict(zip(("latency_p50", "latency_p95", "latency_p99"), _quantiles(self._latencies), strict=True)),
             "moments": self._moments,
             "repeated": playout.repeated,
             "starved": listener.starved,
@@ -265,13 +278,14 @@ class Session:
         full: Full = "wait" if self.pacing is Pacing.FILE else "drop_oldest"
         channel: Channel[Moment] = Channel(capacity, full, f"outlet of {self.id}")
         self._outlets[channel] = wants
+        self._reckon()
         return channel
 
-    def _wants(self) -> Wants:
-        wanted = Wants.NOTHING
-        for wants in self._outlets.values():
-            wanted |= wants
-        return wanted
+    def _reckon(self) -> None:
+        """What anybody wants, reckoned when somebody comes or goes and not with every moment."""
+        self._wanted = Wants.NOTHING
+        for wants in (*self._outlets.values(), *self._watchers.values()):
+            self._wanted |= wants
 
     def _open_segment(self) -> str:
         """The segment that sound without a name belongs to: the open one, or a new one."""
@@ -312,6 +326,8 @@ class Session:
             self._room.set()
         if self._retouch is not None:
             moment = self._retouch(moment)
+        for look in tuple(self._watchers):
+            look(moment)
         for outlet in tuple(self._outlets):
             if not outlet.closed:
                 with contextlib.suppress(ChannelClosedError):  # its taker left while this waited for room
@@ -419,10 +435,12 @@ def _microseconds(pts: int) -> int:
     return pts * 1_000_000 // HEARD_RATE
 
 
-def _quantile(values: deque[float], share: float) -> float | None:
+def _quantiles(values: deque[float]) -> list[float | None]:
+    """Of 0.50, 0.95 and 0.99."""
     if not values:
-        return None
-    return float(np.quantile(np.asarray(values), share))
+        return [None] * 3
+    quantiles: list[float | None] = np.quantile(np.asarray(values), (0.50, 0.95, 0.99)).tolist()
+    return quantiles
 
 
 __all__ = [

@@ -3,8 +3,9 @@
     async with House(worker, clock) as house, serve_websocket(house, clock, avatar="demo") as stream:
         print(stream.url)  # ws://127.0.0.1:8801/v1/stream
 
-Per client: one task reads, one writes, one takes moments, one takes events, one makes sure that somebody is there. A
-client that is slow loses pictures and faces, never events; one that stalls is closed. Nobody else notices either.
+Per client: one task reads, one takes events, one makes sure that somebody is there, one writes what the kernel did not
+take at once; a face goes from the session to the socket in one go. A client that is slow loses pictures and faces,
+never events; one that stalls is closed. Nobody else notices either.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -33,7 +34,7 @@ from websockets.typing import Subprotocol
 from engine import encoder
 from engine.clock import Clock
 from engine.limits import Limits, retry_after
-from engine.media import Event, Picture, Plane
+from engine.media import Event, Moment, Picture, Plane
 from engine.protocol import (
     MESSAGE_BYTES_MOST,
     PATH,
@@ -79,6 +80,8 @@ UNSENT_BYTES: Final = 8192
 """Bytes that the kernel may hold unsent, for the same reason."""
 
 STATS_SECONDS: Final = 10.0
+
+KIND_NAMES: Final = {kind.value: kind.name.lower() for kind in Kind}
 
 SOURCE_TYPES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -404,23 +407,21 @@ class Guest:
             self._rewanted.set()
 
     async def _follow(self, session: Session, writer: MomentWriter) -> Close:
-        """Take moments and write them down. A change of what is wanted needs another outlet."""
-        while not session.closed.is_set():
+        """Write every moment down as it leaves. When something else is wanted, say so to the session."""
+
+        def look(moment: Moment) -> None:
+            lost = writer.lost
+            written = writer.write(moment, self._segment_ended)
+            self.outbox.miss(Kind.FACE, writer.lost - lost)
+            self._segment_ended = False
+            for kind, messages in written.items():
+                self.outbox.put(kind, messages)
+            self._hurry()
+
+        while True:
             self._rewanted.clear()
-            async with session.outlet(wants_of(writer), capacity=2) as moments:
-                async for moment in moments:
-                    # What was under way when the client interrupted is void; only its date still counts.
-                    if moment.epoch == session.epoch:
-                        lost = writer.lost
-                        written = writer.write(moment, self._segment_ended)
-                        self.outbox.miss(Kind.FACE, writer.lost - lost)
-                        self._segment_ended = False
-                        for kind, messages in written.items():
-                            self.outbox.put(kind, messages)
-                        self._something.set()
-                    if self._rewanted.is_set():
-                        break
-        return self._over()
+            with session.watch(look, wants_of(writer)):
+                await self._rewanted.wait()
 
     async def _film(self, session: Session, writer: MomentWriter, camera: "Jpeg | H264") -> Close:
         """Pictures, through an outlet of their own: an encoder that takes its time holds up no face."""
@@ -435,7 +436,7 @@ class Guest:
                 if made is not None:
                     unit, keyframe = made
                     self.outbox.put(Kind.VIDEO, [writer.video(moment.pts, moment.epoch, unit, keyframe)])
-                    self._something.set()
+                    self._hurry()
         return self._over()
 
     async def _report(self, session: Session) -> Close:
@@ -450,20 +451,32 @@ class Guest:
                 self._tell(event)
         return self._over()
 
+    def _hurry(self) -> None:
+        """Send what the kernel takes at once; only when it does not take it all is the writer woken."""
+        connection = self._connection
+        while self._sending_since is None and connection.transport.get_write_buffer_size() == 0:
+            message = self.outbox.take(self._clock.now())
+            if message is None:
+                return
+            broadcast((connection,), message)
+            self._count(message)
+        self._something.set()
+
     async def _write(self) -> Close:
+        """What could not be sent in a hurry."""
         while True:
             message = self.outbox.take(self._clock.now())
             if message is None:
                 self._something.clear()
                 await self._something.wait()
                 continue
-            await self._send(message)
+            self._sending_since = self._clock.now()
+            await self._connection.send(message)
+            self._sending_since = None
+            self._count(message)
 
-    async def _send(self, message: str | bytes) -> None:
-        self._sending_since = self._clock.now()
-        await self._connection.send(message)
-        self._sending_since = None
-        self._stream.sent["event" if isinstance(message, str) else Kind(message[1]).name.lower()] += 1
+    def _count(self, message: str | bytes) -> None:
+        self._stream.sent["event" if isinstance(message, str) else KIND_NAMES[message[1]]] += 1
 
     async def _pulse(self, session: Session) -> Close:
         """A client that vanished without a word, or writes one byte a second, answers no ping; one that stopped reading
@@ -499,7 +512,7 @@ class Guest:
 
     def _tell(self, event: Event) -> None:
         self.outbox.tell(event_to_json(event))
-        self._something.set()
+        self._hurry()
 
     async def _receive(self) -> str | bytes:
         """One whole message, of a bounded number of fragments."""

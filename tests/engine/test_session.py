@@ -89,6 +89,23 @@ async def test_what_no_outlet_wants_is_not_asked_for(house: House, worker: FakeW
         assert worker.seats[0].calls[-1][1] == Wants.NOTHING
 
 
+async def test_a_watcher_sees_what_an_outlet_takes(house: House, worker: FakeWorker, clock: JumpingClock) -> None:
+    async with house.open("demo") as session:
+        seen: list[Moment] = []
+        with session.watch(seen.append, Wants.FACE):
+            assert worker.seats[0].calls == []
+            got: list[Moment] = []
+            taker = asyncio.create_task(gather(session, got, Wants.FACE))
+            await clock.advance(1.0)
+            assert worker.seats[0].calls[-1][1] == Wants.FACE
+            assert [moment.pts for moment in seen] == [moment.pts for moment in got]
+            taker.cancel()
+        count = len(seen)
+        await clock.advance(1.0)
+        assert len(seen) == count
+        assert worker.seats[0].calls[-1][1] == Wants.NOTHING
+
+
 async def test_a_slow_viewer_loses_the_oldest_and_nobody_else_notices(house: House, clock: JumpingClock) -> None:
     async with house.open("demo") as session, session.outlet(capacity=3) as slow:
         got: list[Moment] = []
