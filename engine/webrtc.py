@@ -112,9 +112,9 @@ RETRANSMIT_SPACING: Final = 0.05
 
 REPORT_SECONDS: Final = 1.0
 LIPS_FIRST: Final = 0.020
-"""Seconds by which reports ask for the picture before its sound. In a browser sound waits longer than pictures do, in its
-own buffer and the loudspeaker's, and pictures are held back to match: on loopback by 10 ms more than they need. Late sound
-is noticed less than early sound: ITU-R BT.1359 allows 125 ms of the one and 45 of the other."""
+"""Seconds by which reports ask for the picture before its sound. In a browser sound waits longer than pictures do, in
+its own buffer and the loudspeaker's, and pictures are held back to match: on loopback by 10 ms more than they need.
+Late sound is noticed less than early sound: ITU-R BT.1359 allows 125 ms of the one and 45 of the other."""
 REFERENCE_MOST: Final = 2.0
 """Seconds after which the last Moment says nothing about now, and sender reports pause."""
 
