@@ -99,6 +99,7 @@ SHOWN_ELSEWHERE: dict[str, str] = {
 TESTS_OF_MORE = {
     "tests/test_house.py": "this file",
     "tests/test_fakes.py": "the fakes themselves",
+    "tests/test_processor.py": "tests/processor.py, which says what a busy machine is to blame for",
     "tests/test_media_faults.py": "M1 to M17 on the whole way from packet to moment",
     "tests/test_newcomer.py": "a fresh clone, as a newcomer meets it",
     "tests/clients/test_browser.py": "clients/browser, which is not Python",

@@ -87,6 +87,7 @@ def test_ctrl_c_ends_an_idle_server_with_status_zero_and_leaves_nothing() -> Non
 
 def test_l1_sigterm_drains_until_the_deadline_and_ends_well() -> None:
     with serving("--deadlines-drain", "1.5") as server:
+        assert server.ask("/readyz")[0] == 200
         assert server.ask("/v1/sessions", {})[0] == 201
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)

@@ -35,7 +35,6 @@ from engine.start import StartError
 from engine.voices import Spoken, VoiceCard, Voices
 from engine.worker import Worker
 from models.rates import HEARD_RATE
-from models.runtime import Out, Row
 from tests.fakes import FakeRuntime, vowel
 from tests.processor import Waits
 from tests.webrtc_client import Client
@@ -44,16 +43,6 @@ BEEP = Spoken((vowel(0.04, 16_000) * 32_000).astype(np.int16), 16_000)
 VOICE = (vowel(5, HEARD_RATE) * 32_000).astype(np.int16)
 KEY = "a key of twenty letters"
 SDP = {"Content-Type": "application/sdp"}
-
-
-class Textured(FakeRuntime):
-    """A closed mouth that is not one flat colour, which the worker would take for a fault of the renderer."""
-
-    def _answer(self, row: Row, act: str) -> Out:
-        out = super()._answer(row, act)
-        if out.roi is not None and act == "ok":
-            out.roi.luma[::4, ::4] = 60
-        return out
 
 
 class Beeps:
@@ -140,7 +129,7 @@ class House:
 async def up(
     slots: int = 3, key: str | None = None, script: Sequence[str] = (), **settings: Any
 ) -> AsyncIterator[House]:
-    runtime = Textured(script, ("demo", "bert"), slots + 1)
+    runtime = FakeRuntime(script, ("demo", "bert"), slots + 1)
 
     def opener(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> FakeRuntime:
         return runtime
@@ -723,12 +712,19 @@ async def test_events_come_over_sse_until_the_session_ends(house: House) -> None
 
 
 async def test_the_data_channel_carries_numbers_every_second(house: House) -> None:
-    async with house.talking() as (_, client):
-        await client.until(lambda: sum(e["type"] == "stats" for _, e in client.events) >= 2, timeout=4)
-        stats = [e for _, e in client.events if e["type"] == "stats"][-1]
-    assert stats["fps"] > 0
+    async with house.talking() as (_, client), Waits() as waits:
+        await client.until(lambda: sum(e["type"] == "stats" for _, e in client.events) >= 3, timeout=6)
+        told = [(at, e) for at, e in client.events if e["type"] == "stats"]
+    assert told[-1][0] - told[-2][0] == pytest.approx(1.0, abs=0.1 + waits.seconds)
+    stats = told[-1][1]
+    assert stats["fps"] == pytest.approx(25, abs=2 + 25 * waits.seconds)
+    assert 0 < stats["latency_ms"]["p50"] <= stats["latency_ms"]["p95"] < 100 + 1_000 * waits.seconds
     assert set(stats["latency_ms"]) == {"p50", "p95"}
-    assert "encode" in stats["stages_ms"]
+    assert set(stats["stages_ms"]) == {"voice", "render", "encode"}
+    assert stats["stages_ms"]["voice"] == pytest.approx(1.0), "as the model says"
+    assert 0 < stats["stages_ms"]["encode"] < 40 + 1_000 * waits.seconds
+    assert stats["late"] == stats["repeated"] <= 2 + 25 * waits.seconds
+    assert (stats["queued_seconds"], stats["viewers"]) == (0, 1)
 
 
 # What there is, and how it is
