@@ -140,6 +140,7 @@ async def _run(config: Config, device: str | int | None) -> None:
         guest = lobby.admit(next(iter(server.rooms.worker.cards)), transport="microphone")
         guest.taken = True  # the microphone is its owner
         async with listening(clock, device) as blocks:
+            server.heed_signals()  # before anybody can know that there is something to end
             token = server.rooms.mint.issue(guest.session.id, clock.wall(), "view", join_seconds=0)
             print(f"Open {server.url}watch/{guest.session.id}#token={token}", flush=True)
             driving = asyncio.create_task(drive(guest.session, blocks), name="microphone")

@@ -91,10 +91,13 @@ def test_liveface_mic_shows_a_session_that_browsers_can_watch(alsa: dict[str, st
             with urllib.request.urlopen(f"{address}/v1/sessions", timeout=5) as answer:
                 sessions = json.load(answer)["sessions"]
             assert [(each["session_id"], each["transport"]) for each in sessions] == [(session_id, "microphone")]
-        finally:
+            (model,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()  # one that would not end is nobody's orphan
         assert process.returncode == 0, said
+        assert not Path(f"/proc/{model}").exists(), "its model ends with it"
 
 
 class FakeDevices(types.ModuleType):
