@@ -60,8 +60,13 @@ class Renderer(nn.Module):
         """What it wants to know of loop frames [N, 3, S, S], as rows by name: `graphs/prepare.onnx`."""
         raise NotImplementedError
 
+    def precisely(self, rows: Features, points: Tensor) -> dict[str, Tensor]:
+        """What of the drawing is geometry, by name: joins the rows that `draw` is given, and leaves the graph beside
+        the picture, since whoever computes in half precision keeps the whole of it on the way to an output."""
+        return {}
+
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """(patch, mask, state) for rows of `prepare`'s features."""
+        """(patch, mask, state) for rows of `prepare`'s features and of `precisely`."""
         raise NotImplementedError
 
     def prepare(self, loop: Loop) -> dict[str, Tensor]:
@@ -71,7 +76,8 @@ class Renderer(nn.Module):
     def paint(
         self, features: Features, index: Tensor, points: Tensor, code: Tensor, state: State
     ) -> tuple[Tensor, Tensor, State]:
-        return self.draw(at(features, index), points, code, state)
+        rows = at(features, index)
+        return self.draw({**rows, **self.precisely(rows, points)}, points, code, state)
 
     def place(self, features: Features, index: Tensor, patch: Tensor, mask: Tensor) -> Placed:
         return place_rows(at(features, index), patch, mask)

@@ -23,6 +23,8 @@ LOOP: Final = (12, 40, 64, 96)
 """Channels of what is known of a loop patch, from half its size to a sixteenth."""
 SKETCH: Final = (16, 32, 48, 64)
 PAINT: Final = (36, 56, 80, 112)
+ABSURD: Final = 1e6
+"""Pixels: a landmark that is farther away is none."""
 BLUR: Final = 1.2
 """Standard deviation in pixels of what sharpening takes away."""
 
@@ -80,8 +82,11 @@ class Patch(Renderer):
         return rows
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        patch = self.write(rows, self.sketch(points, rows["similarity"]))
-        return patch, self.mask.expand(len(patch), 1, -1, -1), ()
+        patch = self.write(rows, rows["sketch"])
+        return patch, self.mask.expand(patch.shape[0], 1, -1, -1), ()
+
+    def precisely(self, rows: Features, points: Tensor) -> dict[str, Tensor]:
+        return {"sketch": self.sketch(points, rows["similarity"])}
 
     def sketch(self, points: Tensor, similarity: Tensor) -> Tensor:
         """House points in the frame [B, 131, 3] → the sketch; what is not a number is at rest."""
@@ -89,7 +94,7 @@ class Patch(Renderer):
 
     def sketched(self, spoken: Tensor) -> Tensor:
         """The same from lips and jaw in patch pixels [B, 57, 2]."""
-        known = spoken.isfinite()
+        known = spoken.abs() < ABSURD  # no comparison with what is not a number holds
         return sketch(torch.where(known, spoken, self.rest), self.size)
 
     def write(self, rows: Features, sketch: Tensor) -> Tensor:

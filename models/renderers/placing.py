@@ -33,6 +33,7 @@ YUV: Final = torch.tensor(
 )
 """BT.601, limited range, of RGB in 0…1."""
 YUV_OFFSET: Final = torch.tensor([16.0, 128.0, 128.0])
+RGB: Final = torch.linalg.inv(YUV)
 
 
 class Placed(NamedTuple):
@@ -137,10 +138,9 @@ def place_rows(rows: dict[str, Tensor], patch: Tensor, mask: Tensor) -> Placed:
     """Warp a patch [B, 3, S, S] into its rectangles and blend it with what is there, in I420. Colours are converted in
     the patch, where there are fewest pixels; chroma is sampled between the pixels that share it."""
     luma, u, v = (rows[name] for name in ("luma", "u", "v"))
-    matrix, offset = YUV.to(patch), YUV_OFFSET.to(patch)
-    yuv = (matrix[None, :, :, None, None] * patch[:, None]).sum(2) + offset[:, None, None]
-    fine = _sampled(torch.cat([yuv[:, :1], mask], 1), rows, luma.shape[1], luma.shape[2], 1)
-    half = _sampled(torch.cat([yuv[:, 1:], mask], 1), rows, u.shape[1], u.shape[2], 2)
+    yuv = _mixed(patch, YUV, YUV_OFFSET.tolist())
+    fine = _sampled(torch.cat([yuv[0], mask], 1), rows, luma.shape[1], luma.shape[2], 1)
+    half = _sampled(torch.cat([*yuv[1:], mask], 1), rows, u.shape[1], u.shape[2], 2)
     return Placed(
         luma + fine[:, 1] * (fine[:, 0] - luma),
         u + half[:, 2] * (half[:, 0] - u),
@@ -156,19 +156,60 @@ def _sampled(planes: Tensor, rows: dict[str, Tensor], height: int, width: int, s
     middle = (step - 1) / 2
     x = torch.arange(width, dtype=planes.dtype, device=planes.device) * step + middle + (left - tx)  # [B, w]
     y = torch.arange(height, dtype=planes.dtype, device=planes.device) * step + middle + (top - ty)
-    square = a * a + b * b
-    a, b = a / square, b / square
-    across = (a * x)[:, None, :] + (b * y)[:, :, None]
-    down = (a * y)[:, :, None] - (b * x)[:, None, :]
-    grid = torch.stack([across, down], -1) * (2 / (size - 1)) - 1
+    unit = 2 / (size - 1) / (a * a + b * b)
+    a, b = a * unit, b * unit
+    # x and y of a place in the patch lie side by side: sums of what spreads along rows and along columns
+    grid = x[:, None, :, None] * torch.cat([a, -b], 1)[:, None, None] - 1
+    grid = grid + y[:, :, None, None] * torch.cat([b, a], 1)[:, None, None]
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def taken(luma: Tensor, u: Tensor, v: Tensor, similarity: Tensor, size: int, finer: int = 1) -> Tensor:
+    """Patches [B, 3, S, S], RGB in 0…1, out of whole frames in I420 (0…255): `warped`, in the graph. `finer` is from
+    `fineness`."""
+    planes = torch.stack([luma, *(_doubled(half) for half in (u, v))], 1)
+    if finer > 1:
+        planes = F.avg_pool2d(planes, finer)
+    a, b, tx, ty = similarity.unbind(1)
+    shift = (finer - 1) / 2
+    a, b, tx, ty = (
+        value[:, None, None] for value in (a / finer, b / finer, (tx - shift) / finer, (ty - shift) / finer)
+    )
+    x = torch.arange(size, dtype=planes.dtype, device=planes.device)
+    y = x[:, None]
+    wide, high = 2 / planes.shape[3], 2 / planes.shape[2]
+    across = (a * x - b * y + tx + 0.5) * wide - 1
+    down = (b * x + a * y + ty + 0.5) * high - 1
+    grid = torch.stack([across, down], -1)
+    yuv = F.grid_sample(planes, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return torch.cat(_mixed(yuv, RGB, (-RGB @ YUV_OFFSET).tolist()), 1).clamp(0, 1)
+
+
+def _mixed(planes: Tensor, matrix: Tensor, offset: list[float]) -> list[Tensor]:
+    """Three planes [B, 1, H, W] each of which mixes the three of `planes`: no product of matrices, which whoever
+    computes in half precision would make of that."""
+    parts = [planes[:, n : n + 1] for n in range(3)]
+    return [
+        row[0] * parts[0] + row[1] * parts[1] + row[2] * parts[2] + more
+        for row, more in zip(matrix.tolist(), offset, strict=True)
+    ]
+
+
+def _doubled(half: Tensor) -> Tensor:
+    return F.interpolate(half[:, None], scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0]
+
+
+def fineness(similarity: npt.ArrayLike) -> int:
+    """How many frame pixels are averaged before a patch is taken, where a patch pixel spans more than 1.5."""
+    a, b = np.asarray(similarity, np.float64).reshape(-1, 4)[:, :2].mean(0)
+    return max(1, int(np.hypot(a, b) / 1.5 + 0.5))
 
 
 def warped(picture: npt.NDArray[np.uint8], similarity: Floats, size: int) -> npt.NDArray[np.uint8]:
     """A frame [H, W, 3] as a patch [S, S, 3]: bicubic, from a frame that is first averaged where it is finer."""
     a, b, tx, ty = (float(value) for value in similarity)
     planes = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
-    finer = int(np.hypot(a, b) / 1.5 + 0.5)  # frame pixels to a patch pixel
+    finer = fineness(similarity)
     if finer > 1:
         planes = F.avg_pool2d(planes, finer)
         shift = (finer - 1) / 2

@@ -5,10 +5,18 @@ session starts from is not always zeros, so the silent state of one row travels 
 """
 
 import logging
+import math
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx.numpy_helper
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +24,59 @@ from models.streaming import Layer, State, leaves
 
 OPSET = 20
 MOST_ROWS = 1024
+
+
+def export_named(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], halve_weights: bool = True
+) -> bytes:
+    """The graph of a module whose `forward` takes these tensors in this order, each [2, …], and gives a tuple of
+    `outputs`; any batch. Weights are stored in 16 bits (round them first: `rounded`), computed in 32.
+
+    By tracing: `torch.export` reasons for a minute about the sizes of pictures, and finds nothing that is not known.
+    """
+    with warnings.catch_warnings(), torch.no_grad(), TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # it would rather be asked for the other exporter
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            path := Path(folder) / "graph.onnx",
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
+        )
+        model = onnxscript.optimizer.optimize(onnx.load(path))
+    if halve_weights:
+        _halve_weights(model.graph)
+    return bytes(model.SerializeToString())
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+LARGE = 256
+"""Numbers in a weight that is worth halving."""
+
+
+def _halve_weights(graph: onnx.GraphProto) -> None:
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) >= LARGE:
+            values, name = onnx.numpy_helper.to_array(weight), weight.name
+            weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@torch.no_grad()
+def rounded(module: Module) -> Module:
+    """The module with every large weight as 16 bits hold it, in place: what its halved graph computes."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype == torch.float32 and tensor.numel() >= LARGE:
+            tensor.copy_(tensor.half().float())
+    return module
 
 
 class _Flat(nn.Module):

@@ -150,7 +150,7 @@ class Learned:
         )
         self._avatar = avatar
         self._frames = arrays(avatar, "graphs/frames.safetensors")
-        self._corners = self._frames.pop("corner", np.zeros((0, 2), np.float32)).astype(int)
+        self._corners = self._frames.get("corner", np.zeros((0, 2), np.float32)).astype(int)
         if any(len(rows) != len(loop) for rows in (self._corners, *self._frames.values())):
             raise PackageError(
                 f"{avatar.name}: graphs/frames.safetensors has not one row for each of {len(loop)} frames"

@@ -1,0 +1,131 @@
+"""What a learned painter is given of each frame of a loop, and the painter of avatars whose mouths are chosen.
+
+Beside `paint.onnx` (see `networks`) a package's `graphs/` may hold
+
+    prepare.onnx           looks: luma [B, H, W], u and v [B, H / 2, W / 2] of whole frames in 0…255, similarity [B, 4]
+                           → what the painter wants to know of them, by name
+    frames.safetensors     with `extent` [N, 2], height and width of the painted rectangle, the same in each row
+
+Then `frame_luma`, `frame_u`, `frame_v` are what the loop has in the rectangle, cut out when they are asked for, and
+`frame_NAME` what `prepare` said of each frame, when the avatar was opened; it is kept in 16 bits. No torch.
+
+An avatar of kind "plain" may have a painter too. Its mouths are chosen as ever, and painted where their points are:
+`golden.safetensors` in `graphs/` holds points, the frames they are painted on, and the luma that the reference painted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.avatar import Avatar, PackageError
+from models.runtime import Floats, Pictures, Roi
+from models.runtime.networks import PLANES, TOLERANCE, MakeStage, Part, arrays, in_bytes
+
+FRAMES: Final = "graphs/frames.safetensors"
+PREPARE: Final = "graphs/prepare.onnx"
+PAINT: Final = "graphs/paint.onnx"
+GOLDEN: Final = "graphs/golden.safetensors"
+
+
+class Under:
+    """One plane of the loop's rectangle, as rows [N, h, w] that are cut out when they are asked for."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, loop: Pictures, corners: npt.NDArray[np.int64], extent: tuple[int, int], plane: int) -> None:
+        half = plane > 0
+        self._loop, self._plane = loop, plane
+        self._corners = corners // 2 if half else corners
+        self.shape = (len(loop), *(side // 2 if half else side for side in extent))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> Floats:
+        return np.stack([self._cut(int(one)) for one in index]).astype(np.float32)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[np.arange(len(self))].astype(dtype or self.dtype)
+
+    def _cut(self, index: int) -> npt.NDArray[np.uint8]:
+        x, y = self._corners[index].tolist()
+        return planes_of(self._loop[index])[self._plane][y : y + self.shape[1], x : x + self.shape[2]]
+
+
+def planes_of(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], ...]:
+    """I420 [H * 3 / 2, W] → luma [H, W], u and v [H / 2, W / 2]."""
+    height, width = picture.shape[0] * 2 // 3, picture.shape[1]
+    chroma = picture[height:].reshape(2, height // 2, width // 2)
+    return picture[:height], chroma[0], chroma[1]
+
+
+def frames_of(avatar: Avatar, loop: Pictures, make: MakeStage) -> dict[str, Any]:
+    """A row for each frame of the loop, by name, `corner` among them."""
+    frames: dict[str, Any] = dict(arrays(avatar, FRAMES))
+    if any(len(rows) != len(loop) for rows in frames.values()):
+        raise PackageError(f"{avatar.name}: {FRAMES} has not one row for each of {len(loop)} frames")
+    if "extent" in frames:
+        height, width = (int(side) for side in frames.pop("extent")[0])
+        corners = frames["corner"].astype(np.int64)
+        _require_within(avatar, loop, corners, height, width)
+        for plane, name in enumerate(PLANES):
+            frames[name] = Under(loop, corners, (height, width), plane)
+    if PREPARE in avatar.files:
+        frames |= _looked_at(avatar, loop, make, {"similarity": frames["similarity"]})
+    return frames
+
+
+def _require_within(avatar: Avatar, loop: Pictures, corners: npt.NDArray[np.int64], height: int, width: int) -> None:
+    frame_height, frame_width = loop.shape[1] * 2 // 3, loop.shape[2]
+    odd = height % 2 or width % 2 or height < 2 or width < 2
+    beyond = (corners < 0).any() or (corners + (width, height) > (frame_width, frame_height)).any()  # noqa: RUF005
+    if odd or beyond:
+        raise PackageError(f"{avatar.name}: {FRAMES}: the rectangle is odd or outside of the frame")
+
+
+def _looked_at(avatar: Avatar, loop: Pictures, make: MakeStage, frames: Mapping[str, Floats]) -> dict[str, Any]:
+    stage = make(Part("prepare", avatar.read(PREPARE), "f32", {}, frames), 1)
+    kept: dict[str, Any] = {}
+    for index in range(len(loop)):
+        whole = {
+            name: plane[None].astype(np.float32) for name, plane in zip(PLANES, planes_of(loop[index]), strict=True)
+        }
+        for name, row in stage.fetch(stage.run([0], [False], [index], whole)).items():
+            if name not in kept:
+                kept[name] = np.zeros((len(loop), *row.shape[1:]), np.float16)
+            kept[name][index] = row[0]
+    return kept
+
+
+class GraphPainter:
+    """Paints mouths of a plain avatar from their points, one at a time."""
+
+    def __init__(self, avatar: Avatar, loop: Pictures, make: MakeStage, precisions: Sequence[str]) -> None:
+        """Raises `PackageError` when no precision, the best first, paints what the reference painted."""
+        frames = frames_of(avatar, loop, make)
+        self._corners = frames["corner"].astype(int)
+        golden = arrays(avatar, GOLDEN)
+        refusal = ""
+        for self.precision in precisions:
+            self._stage = make(Part("paint", avatar.read(PAINT), self.precision, {}, frames, PLANES), 1)
+            worst = self._worst(golden)
+            allowed = TOLERANCE[self.precision]["luma"]
+            if worst <= allowed:
+                return
+            refusal = f"in {self.precision} it differs from the reference by {worst:.3g}, where {allowed:g} is allowed"
+        raise PackageError(f"{avatar.name}: {PAINT}: {refusal}")
+
+    def paint(self, points: Floats, index: int) -> Roi:
+        """The mouth whose lips and jaw are at `points` [131, 3], in the loop frame `index`."""
+        painted = self._stage.fetch(self._stage.run([0], [False], [index], {"points": points[None]}))
+        x, y = self._corners[index].tolist()
+        return Roi(x, y, *(in_bytes(painted[name])[0] for name in PLANES))
+
+    def _worst(self, golden: Mapping[str, Floats]) -> float:
+        worst = 0.0
+        for points, index, luma in zip(golden["points"], golden["index"], golden["luma"], strict=True):
+            difference = np.abs(self.paint(points, int(index)).luma - luma)
+            worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
+        return worst

@@ -1,0 +1,92 @@
+"""A painter read from a package: the same in every precision, refused when it is not, the loop kept around it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models.avatar import PackageError, decode_loop, read_avatar, seal
+from models.runtime.compiled import Compiled
+from models.runtime.networks import on_host
+from models.runtime.packing import Painter
+from models.runtime.painting import Under, frames_of, planes_of
+from tests.models.runtime.packed import FRAMES, pack, painter, points, renderer, similarity
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack(tmp_path_factory.mktemp("painted") / "ellipse")
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_openvino_paints_what_torch_paints(package: Path, precision: str) -> None:
+    ours = painter(package, (precision,))
+    one = renderer()
+    theirs = Painter(one, decode_loop(read_avatar(package)), similarity(), one.mask.numpy())
+    for index, where in enumerate(points(3)):
+        difference = np.abs(ours.paint(where, index).luma - theirs.painted(where, index))
+        assert difference.max() < (1.0 if precision == "f32" else 6.0)
+
+
+def test_outside_the_mask_the_loop_is_bit_for_bit_the_loop(package: Path) -> None:
+    avatar = read_avatar(package)
+    loop = decode_loop(avatar)
+    for precision in ("f32", "bf16"):
+        roi = painter(package, (precision,)).paint(points(2)[1], 5)
+        luma, u, v = planes_of(loop[5])
+        height, width = roi.luma.shape
+        under = luma[roi.y : roi.y + height, roi.x : roi.x + width]
+        kept = roi.luma == under
+        assert 0.1 < kept.mean() < 0.9
+        assert kept[0].all()
+        assert kept[-1].all()
+        assert (roi.u[0] == u[roi.y // 2, roi.x // 2 : (roi.x + width) // 2]).all()
+        assert (roi.v[-1] == v[(roi.y + height) // 2 - 1, roi.x // 2 : (roi.x + width) // 2]).all()
+
+
+@pytest.mark.parametrize("spoil", [np.nan, np.inf, 1e9, -5.0])
+def test_landmarks_of_any_kind_are_painted(package: Path, spoil: float) -> None:
+    where = points(1)[0].copy()
+    where[5:40] = spoil
+    roi = painter(package).paint(where, 0)
+    assert roi.luma.dtype == np.uint8
+    assert np.ptp(roi.luma) > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "complaint"),
+    [
+        ("golden", lambda a: a["luma"].__iadd__(9), "in f32 it differs from the reference by"),
+        ("frames", lambda a: a["corner"].__iadd__(1000), "outside of the frame"),
+        ("frames", lambda a: a["extent"].__isub__(1), "odd or outside of the frame"),
+        ("frames", lambda a: a.update(similarity=a["similarity"][:5]), "one row for each of 8 frames"),
+    ],
+)
+def test_a_package_that_does_not_paint_as_it_was_proved_is_refused(
+    package: Path, tmp_path: Path, file: str, spoil: object, complaint: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(package, copy)
+    place = copy / "graphs" / f"{file}.safetensors"
+    arrays = {name: array.copy() for name, array in load_file(str(place)).items()}
+    spoil(arrays)  # type: ignore[operator]
+    save_file(arrays, str(place))
+    seal(copy)
+    with pytest.raises(PackageError, match=complaint):
+        painter(copy)
+
+
+def test_the_rectangle_is_cut_out_of_the_loop_when_asked_for(package: Path) -> None:
+    avatar = read_avatar(package)
+    loop = decode_loop(avatar)
+    corners = np.array([[10, 20]] * FRAMES)
+    under = Under(loop, corners, (30, 40), 1)
+    assert under.shape == (FRAMES, 15, 20)
+    _, u, _ = planes_of(loop[3])
+    np.testing.assert_array_equal(under[np.array([3])][0], u[10:25, 5:25])
+    assert np.asarray(under).shape == under.shape
+    frames = frames_of(avatar, loop, on_host(Compiled))
+    assert len(frames["luma"]) == len(frames["look_0"]) == FRAMES
+    assert frames["look_0"].dtype == np.float16
