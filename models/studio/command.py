@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen = verbs.add_parser("voice", help="train the voice encoder: liveface studio voice models/shipped/voice")
     listen.add_argument("out", type=Path, help="directory of the encoder")
     listen.add_argument("--minutes", type=float, default=30.0, help="of training")
+    listen.add_argument("--start", type=Path, help="weights to go on from: models/shipped/voice/voice.safetensors")
+    listen.add_argument("--without", nargs="*", default=[], metavar="VOICE", help="not to be heard: flite, espeak, awb")
     listen.add_argument("--cache", type=Path, default=Path.home() / ".cache/liveface/speech")
 
 
@@ -38,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
             return _record(arguments)
         from models.studio.listening import main  # needs torch, which the corpus does not
 
-        return main([str(arguments.out), "--minutes", str(arguments.minutes), "--cache", str(arguments.cache)])
+        words = [str(arguments.out), "--minutes", str(arguments.minutes), "--cache", str(arguments.cache)]
+        words += ["--start", str(arguments.start)] if arguments.start else []
+        return main([*words, "--without", *arguments.without])
     except MissingVoiceError as missing:
         Console(stderr=True).print(f"liveface studio: {missing}", markup=False)
         return 2

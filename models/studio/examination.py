@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models import voice
 from models.mel import running_mean
-from models.rates import FRAME_RATE, MELS
+from models.rates import FRAME_RATE, LOOKAHEAD_DEFAULT, MELS
 from models.studio import articulation
 from models.studio.lessons import Floats, Lesson
 
@@ -20,6 +20,11 @@ Report = dict[str, dict[str, Figures]]
 """Voice → "K=0" … → figures."""
 
 MEASURED: Final = ("viseme_accuracy", "closure_recall", "closure_precision", "opening_r", "lip_auc")
+
+Sweep = dict[float, tuple[float, float]]
+"""Threshold → share of closures found, share of closures rightly called."""
+
+THRESHOLDS: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
 NEAR_SECONDS: Final = 0.06
 """Around a closure, in which the flag that says so is right: a frame and a half."""
@@ -34,6 +39,20 @@ def examine(encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], threshold: f
         f"K={k}": _figures([answers[k] for answers in heard], lessons, threshold)
         for k, _ in enumerate(voice.LOOKAHEADS)
     }
+
+
+@torch.no_grad()
+def sweep(encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], lookahead: int = LOOKAHEAD_DEFAULT) -> Sweep:
+    """Closures found and rightly called, for every threshold of their probability. On voices in training: those of a
+    test are not there to be fitted to."""
+    answers = [_hear(encoder, one)[lookahead] for one in lessons]
+    figures = {threshold: _figures(answers, lessons, threshold) for threshold in THRESHOLDS}
+    return {at: (row["closure_recall"], row["closure_precision"]) for at, row in figures.items()}
+
+
+def fairest(found: Sweep) -> float:
+    """The threshold of the best F1."""
+    return max(found, key=lambda at: 2 * found[at][0] * found[at][1] / max(1e-9, sum(found[at])))
 
 
 def _hear(encoder: voice.VoiceEncoder, one: Lesson) -> list[voice.Heard]:

@@ -8,7 +8,7 @@ import torch
 
 from models import voice
 from models.studio import examination
-from models.studio.examination import MEASURED, draw_lookaheads, draw_progress, examine, table, wider
+from models.studio.examination import MEASURED, draw_lookaheads, draw_progress, examine, fairest, sweep, table, wider
 from models.studio.lessons import Lesson
 
 from .toys import toy_lessons
@@ -63,3 +63,13 @@ def test_wider_is_the_share_of_pairs() -> None:
     assert wider([0.3, 0.4], [0.0, 0.35]) == 0.75
     assert wider([0.3], [0.3]) == 0.5
     assert np.isnan(wider([], [0.1]))
+
+
+def test_a_lower_threshold_finds_no_less(lessons: list[Lesson]) -> None:
+    torch.manual_seed(0)
+    found = [recall for recall, _ in sweep(voice.VoiceEncoder().eval(), lessons).values()]
+    assert found == sorted(found, reverse=True)
+
+
+def test_the_fairest_threshold_weighs_both() -> None:
+    assert fairest({0.2: (1.0, 0.5), 0.4: (0.9, 0.9), 0.6: (0.5, 1.0)}) == 0.4
