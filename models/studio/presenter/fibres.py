@@ -8,6 +8,7 @@ behind what is nearer to the camera.
 Curves are [S, J, 3] in head space: S fibres of J joints.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -86,13 +87,13 @@ def grow_hair(who: Identity, count: int) -> Hair:
     p = low + (high - low) * chance(5 * count, 3)
     for _ in range(8):
         p = p - 0.9 * field(p)[:, None] * directions(slope(p, field))
-    rooted = head.opening(p[:, 0], p[:, 1], p[:, 2], cut) > (0.02 if cut == "short" else -1.0)
+    rooted = head.opening(p[:, 0], p[:, 1], p[:, 2], cut) > {"bob": -1.0, "short": 0.02, "curls": -0.06}[cut]
     p = p[rooted & (field(p).abs() < 0.01) & (slope(p, field)[:, 2] > -0.4)][:count]
     n = len(p)
     stray = chance(n) > 0.978
     lift = 0.003 + 0.018 * chance(n) ** 2 + torch.where(stray, 0.03 * chance(n), torch.zeros(n))
     bend = torch.randn(n, 3, generator=random) * torch.where(stray, 0.06, 0.012)[:, None]
-    reach = (0.35 + 0.55 * chance(n)) / HAIR_JOINTS * (1.0 if cut == "bob" else 0.55)
+    reach = (0.35 + 0.55 * chance(n)) / HAIR_JOINTS * {"bob": 1.0, "short": 0.55, "curls": 0.22}[cut]
     ahead = torch.tensor([0.0, -1.0, 0.0]) if cut == "bob" else torch.tensor([0.0, 0.25, -1.0])
     shade = 0.55 * noise2(lay(p) * 70, p[:, 1] * 2 + p[:, 2]) + 0.45 * chance(n)
 
@@ -111,10 +112,23 @@ def grow_hair(who: Identity, count: int) -> Hair:
     t = torch.linspace(0, 1, HAIR_JOINTS)
     fade = (smoothstep(0.0, 0.15, t) * smoothstep(1.0, 0.6, t)).expand(n, -1)
     curves = torch.stack(curve, 1)
+    if cut == "curls":
+        curves = coiled(curves, torch.stack(normals, 1), chance(n), chance(n))
     if cut == "bob":
         ends = -0.93 - 0.08 * chance(n)[:, None]  # nobody cuts hair with a ruler
         fade = fade * smoothstep(0.0, 0.06, curves[..., 1] - ends)
-    return Hair(curves, torch.stack(normals, 1), torch.where(stray, 0.0020, 0.0040), shade, fade)
+    width = torch.where(stray, 0.0020, 0.0060 if cut == "curls" else 0.0040)
+    return Hair(curves, torch.stack(normals, 1), width, shade, fade)
+
+
+def coiled(curves: Tensor, normals: Tensor, phase: Tensor, size: Tensor) -> Tensor:
+    """Each strand wound about where it lay, two to three times; `phase` and `size` [S] in 0…1."""
+    along = directions(torch.cat([curves[:, 1:] - curves[:, :-1], curves[:, -1:] - curves[:, -2:-1]], 1))
+    side = torch.linalg.cross(normals, along, dim=-1)
+    wound = 2 * math.pi * (phase[:, None] + (2.0 + size[:, None]) * torch.linspace(0, 1, curves.shape[1]))
+    radius = (0.012 + 0.016 * size)[:, None, None]
+    across, away = torch.cos(wound)[..., None], 1 + torch.sin(wound)[..., None]
+    return curves + radius * (across * side + away * normals)
 
 
 def grow_lashes(who: Identity) -> tuple[Stubs, Stubs]:

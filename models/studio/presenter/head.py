@@ -284,6 +284,9 @@ def opening(x: Tensor, y: Tensor, z: Tensor, haircut: str) -> Tensor:
         wide = 0.60 - 0.05 * smoothstep(-0.2, -0.9, y)
         q = ((x / wide).abs() ** 2.4 + (yy.abs() / 0.97) ** 2.4 + 1e-6) ** (1 / 2.4)
         return (q - 1) * 0.6
+    if haircut == "curls":
+        brow = 0.60 - 0.30 * x * x - 0.25 * x**4 - 2.0 * (0.30 - z).clamp(min=0)
+        return smax(x.abs() - 0.60 - 0.10 * smoothstep(0.3, 0.7, y), y - brow, 0.25)
     line = 0.665 - 0.10 * (x / 0.5) ** 2 + 0.05 * ridge(x.abs() - 0.42, 0.12) - 2.0 * (0.30 - z).clamp(min=0)
     return smax(x.abs() - 0.62 - 0.10 * smoothstep(0.3, 0.7, y), y - line, 0.15)
 
@@ -293,6 +296,8 @@ def strands(x: Tensor, y: Tensor, z: Tensor, haircut: str) -> Tensor:
     if haircut == "bob":
         o = opening(x, y, z, haircut)
         return o + 0.25 * z * smoothstep(0.7, -0.3, z) + 0.02 * torch.sin(3 * y + 5 * x)
+    if haircut == "curls":
+        return 0.05 * (torch.sin(23 * x + 3 * torch.sin(17 * y)) + torch.sin(21 * z + 2 * torch.sin(19 * x + 11 * y)))
     round_z = torch.atan2(x, y + 0.55)  # swept back: strands run front to rear all over
     return round_z + 0.12 * z + 0.03 * torch.sin(4 * z + 3 * round_z)
 
@@ -307,6 +312,13 @@ def hair(x: Tensor, y: Tensor, z: Tensor, haircut: str) -> Tensor:
         d = smax(d, -torch.maximum(o, 0.02 - z), 0.13)
         clumps = 0.010 * torch.sin(u * 55 + 2.0 * torch.sin(u * 9)) + 0.005 * torch.sin(u * 131 + 1.3 * y)
         return d + clumps * smoothstep(0.02, 0.14, o)
+    if haircut == "curls":
+        edge = smoothstep(-0.10, 0.24, o)
+        d = ellipsoid(x, y, z, (0, 0.34, -0.10), (0.73, 0.81, 0.91)) - 0.125 * edge + 0.05 * (1 - edge)
+        d = smax(d, -0.16 - 0.5 * smoothstep(0.2, -0.5, z) - y, 0.10)
+        d = smax(d, -ellipsoid(x.abs(), y, z, (0.84, -0.14, -0.03), (0.17, 0.27, 0.19)), 0.06)
+        tufts = torch.sin(27 * x + 2 * torch.sin(13 * y)) * torch.sin(25 * y + 2 * torch.sin(15 * z))
+        return d + 0.014 * tufts * torch.sin(26 * z + 2 * torch.sin(14 * x)) * smoothstep(0.08, 0.30, o)
     # a shell over the skull, full on top, cropped at the sides, thinning to nothing at the hairline
     edge = smoothstep(-0.06, 0.50, o) ** 0.7
     full = 0.040 + 0.150 * smoothstep(0.55, 1.05, y) * smoothstep(-0.5, 0.35, z)

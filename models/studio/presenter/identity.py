@@ -41,6 +41,7 @@ class Traits(NamedTuple):
     brow_thick: Number = 0.036
     brow_y: Number = 0.265
     beard: Number = 0.0
+    sheen: Number = 1.0  # of the skin's highlights
     skin: Triple = (0.66, 0.40, 0.29)
     flush: Triple = (0.70, 0.26, 0.20)
     lip: Triple = (0.56, 0.17, 0.165)
@@ -73,7 +74,7 @@ def unpack(packed: Tensor) -> Traits:
 class Identity:
     name: str
     title: str
-    haircut: str  # "bob" or "short"
+    haircut: str  # "bob", "short" or "curls"
     traits: Traits
     seed: int = 0  # of everything random in the person: strands, freckles
 
@@ -126,7 +127,7 @@ THEO = Identity(
 ADA = Identity(
     "ada",
     "Ada",
-    "bob",
+    "curls",
     Traits(
         face_length=0.88,
         jaw_width=0.405,
@@ -139,12 +140,13 @@ ADA = Identity(
         mouth_half=0.25,
         eye_tilt=0.030,
         brow_y=0.255,
+        sheen=0.6,
         skin=(0.200, 0.092, 0.052),
         flush=(0.24, 0.070, 0.045),
         lip=(0.26, 0.070, 0.070),
         iris=(0.040, 0.020, 0.012),
-        hair=(0.012, 0.009, 0.009),
-        hair_shine=(0.12, 0.10, 0.10),
+        hair=(0.010, 0.0075, 0.007),
+        hair_shine=(0.040, 0.031, 0.027),
         brow=(0.010, 0.007, 0.006),
         cloth=(0.42, 0.16, 0.05),
     ),

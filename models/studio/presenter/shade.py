@@ -129,7 +129,7 @@ def pores(hit: Hit, amount: Tensor) -> Tensor:
 def skin(hit: Hit, pose: Pose, who: Traits, haircut: str) -> Tensor:
     albedo, rough, wet, inner = skin_albedo(hit, pose, who, haircut)
     n = pores(hit, 0.05 + 0.10 * wet)
-    lit = light(hit, n, albedo, rough, hit.key, hit.ambient, (0.42, 0.20, 0.13), 1.0 + 0.6 * wet)
+    lit = light(hit, n, albedo, rough, hit.key, hit.ambient, (0.42, 0.20, 0.13), who.sheen * (1 + 0.6 * wet))
     dim = 1 - inner * (0.78 - 0.68 * smoothstep(0.35, 0.85, hit.z))
     return lit * dim + albedo * inner * 0.07
 
@@ -317,7 +317,7 @@ def strand_light(hit: Hit, tangent: Tensor, albedo: Tensor, shine: Triple, jitte
         s1 = (1 - dot(t1, h) ** 2).clamp(min=0) ** 45
         s2 = (1 - dot(t2, h) ** 2).clamp(min=0) ** 14
         gate = smoothstep(-0.1, 0.4, dot(n, lamp))
-        gloss = gate * (0.10 * s1 + rgb(shine, n) * 0.42 * s2 * (0.6 + 0.8 * jitter))
+        gloss = gate * (0.16 * sum(shine) * s1 + rgb(shine, n) * 0.42 * s2 * (0.6 + 0.8 * jitter))
         out = out + power * rgb(colour, n) * reach * (albedo * facing + gloss)
     return out * 0.62 + albedo * 0.5 * hit.ambient * (0.6 + 0.4 * n[1])
 
