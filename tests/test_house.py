@@ -88,6 +88,7 @@ NAMES_OF_OTHERS: dict[str, str] = {
     "engine/icefilter.py:data_received": "aioice calls it",
     "engine/icefilter.py:_handle_rtcp_data": "aiortc calls it",
     "engine/icefilter.py:_handle_rtp_data": "aiortc calls it",
+    "tests/models/runtime/faketrt.py:DataType": "TensorRT calls it so",
 }
 """path:name → why a library makes us use it."""
 
@@ -101,6 +102,7 @@ TESTS_OF_MORE = {
     "tests/test_fakes.py": "the fakes themselves",
     "tests/test_processor.py": "tests/processor.py, which says what a busy machine is to blame for",
     "tests/test_media_faults.py": "M1 to M17 on the whole way from packet to moment",
+    "tests/test_network_faults.py": "N1 to N9 on whole connections",
     "tests/test_newcomer.py": "a fresh clone, as a newcomer meets it",
     "tests/clients/test_browser.py": "clients/browser, which is not Python",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from models.runtime import OpenRuntime, Runtime, engines
+from models.runtime.cache import EngineCache, NotBuilt, default_cache
 
 BUILT_IN: Final = ("tensorrt", "graphed", "openvino", "eager", "plain")
 """Backends that are modules of this package; any other name is a module's dotted path."""
@@ -39,7 +40,7 @@ def open_runtime(
             return _named(name)(packages, slots, lookahead), _because(name, "the best that proved itself", refusals)
         except (ImportError, OSError, RuntimeError, ValueError) as refusal:
             refusals.append(f"{name} is not to be had: {' '.join(str(refusal).split())}")
-            if isinstance(refusal, engines.NotBuilt):
+            if isinstance(refusal, NotBuilt):
                 refusals.append(_build_beside(packages, slots))
     return _named(AUTO[-1])(packages, slots, lookahead), _because(AUTO[-1], "it needs nothing", refusals)
 
@@ -54,7 +55,7 @@ def _because(name: str, why: str, refusals: Sequence[str]) -> str:
 
 def _build_first(packages: Sequence[Path], slots: int) -> None:
     """Whoever asks for TensorRT by name waits for its engines. The builder has a process of its own: it can crash."""
-    log = engines.default_cache() / "building.log"
+    log = default_cache() / "building.log"
     status = engines.build_beside(packages, slots, log).wait()
     if status:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -62,8 +63,8 @@ def _build_first(packages: Sequence[Path], slots: int) -> None:
 
 
 def _build_beside(packages: Sequence[Path], slots: int) -> str:
-    cache = engines.default_cache()
-    if not engines.EngineCache(cache).building():
+    cache = default_cache()
+    if not EngineCache(cache).building():
         engines.build_beside(packages, slots, cache / "building.log")
     return "it is being built for the next start; `liveface engine list` says how far it is"
 

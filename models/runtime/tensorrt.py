@@ -17,9 +17,9 @@ from torch import Tensor
 
 from models.runtime import Runtime, builder
 from models.runtime.assembled import assemble
+from models.runtime.cache import EngineCache, Key, default_cache
 from models.runtime.devices import Cuda, Device
 from models.runtime.ear import LIPS
-from models.runtime.engines import EngineCache, Key, default_cache
 from models.runtime.precision import mixed
 from models.runtime.resident import ears_on, stages_on
 from models.runtime.slots import buckets
@@ -115,7 +115,7 @@ def key_of(graph: bytes, precision: str, sizes: Sequence[int]) -> Key:
 
 
 def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lips: Path = LIPS) -> Runtime:  # noqa: A001 - the seam's name
-    """From engines that are built. Raises `engines.NotBuilt` when one is not, and builds nothing."""
+    """From engines that are built. Raises `cache.NotBuilt` when one is not, and builds nothing."""
     return open_with(EngineCache(default_cache()), packages, slots, lookahead, lips)
 
 

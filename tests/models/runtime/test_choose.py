@@ -7,6 +7,7 @@ import pytest
 
 from models.avatar import PackageError
 from models.runtime import choose, engines
+from models.runtime.cache import EngineCache, NotBuilt
 from models.runtime.choose import open_runtime
 from tests.models.runtime import scripted
 from tests.models.runtime.drawn import draw_package
@@ -83,14 +84,14 @@ def test_engines_that_are_missing_are_built_beside_it_once_while_graphed_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: None
 ) -> None:
     begun: list[tuple[list[Path], int]] = []
-    refuse(monkeypatch, "tensorrt", engines.NotBuilt("its engine is truncated: 3 bytes of 5"))
+    refuse(monkeypatch, "tensorrt", NotBuilt("its engine is truncated: 3 bytes of 5"))
     monkeypatch.setattr("models.runtime.graphed.open", scripted.open)
     monkeypatch.setattr(engines, "build_beside", lambda packages, slots, log: begun.append((list(packages), slots)))
     _, reason = open_runtime("auto", [Path("anna")], 5)
     assert begun == [([Path("anna")], 5)]
     assert reason.startswith("graphed: the best that proved itself (tensorrt is not to be had: its engine is truncated")
     assert "being built for the next start; `liveface engine list` says how far it is" in reason
-    monkeypatch.setattr(engines.EngineCache, "building", lambda _: {"a": "on its way"})
+    monkeypatch.setattr(EngineCache, "building", lambda _: {"a": "on its way"})
     open_runtime("auto", [Path("anna")], 5)
     assert len(begun) == 1
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.runtime import Out, Row, Runtime, Wants, builder, eager, graphed, openvino, tensorrt
-from models.runtime.engines import EngineCache
+from models.runtime.cache import EngineCache
 from tests.models.runtime import faketrt
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.recording import RecordingDevice

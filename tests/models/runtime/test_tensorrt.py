@@ -7,7 +7,7 @@ import torch
 
 from models.avatar import PackageError, seal
 from models.runtime import builder, tensorrt
-from models.runtime.engines import EngineCache, NotBuilt
+from models.runtime.cache import EngineCache, NotBuilt
 from models.runtime.tensorrt import EngineNet
 from tests.models.runtime import faketrt, taught
 from tests.models.runtime.recording import RecordingDevice
