@@ -294,7 +294,7 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, str], Tell]]:
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
         TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
         def bar(name: str, steps: int, says: str) -> Tell:
             task: TaskID = progress.add_task(name, total=steps, told="")

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import save_file as save_arrays
+from safetensors.numpy import save_file as save_contiguous
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -241,6 +241,11 @@ def _golden(speaker: Speaker, painting: Painting, rows: Mapping[str, Tensor]) ->
         for name, answer in (("points", points), ("face", said), ("luma", luma.clamp(0, 255))):
             answers[name].append(answer[0].numpy())
     return {"x": sound, **{name: np.stack(each).astype(np.float32) for name, each in answers.items()}}
+
+
+def save_arrays(arrays: Mapping[str, Array], path: str) -> None:
+    """safetensors writes the memory as it lies, whatever the strides say."""
+    save_contiguous({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

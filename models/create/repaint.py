@@ -45,7 +45,7 @@ class Person:
 def person_of(avatar: Avatar) -> Person:
     """Raises PackageError when the package has no networks of its own."""
     if avatar.kind != "learned":
-        raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}: only avatars of `liveface create` are not")
+        raise PackageError(f"{avatar.name} has no networks of its own: take an avatar that `liveface create` made")
     try:
         tensors = load_tensors(avatar.read("weights/head.safetensors"))
         mesh = load_arrays(avatar.read("weights/head.safetensors"))["mesh"].astype(np.float64)

@@ -307,7 +307,7 @@ def side_by_side(scores: Scores, height: int = 360) -> bytes:
     """MP4 of the first held-out clip: the film, the avatar, and the sound."""
     out = io.BytesIO()
     pairs = scores.film[: FILM_SECONDS * FRAME_RATE]
-    with av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(out, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "23", "preset": "veryfast"})
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for number, pair in enumerate(pairs):

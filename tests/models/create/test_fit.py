@@ -1,0 +1,44 @@
+"""The two fits: they begin, they go on after a kill, and they keep the best."""
+
+import numpy as np
+import pytest
+
+from models.create.fit import Piece, Quality, fit_head, fit_renderer, scaled_points, seen, shrink
+from tests.models.create.conftest import TINY
+
+
+@pytest.fixture
+def parts(small) -> tuple[list[Piece], list[Piece]]:
+    track = small.track
+    return [Piece(small.film, track, slice(0, 30)), Piece(small.film, track, slice(30, 60))], [
+        Piece(small.film, track, slice(60, 80))
+    ]
+
+
+def test_a_head_that_was_killed_goes_on_and_ends_as_it_would_have(parts, tmp_path):
+    learned, held = parts
+    told: list[int] = []
+    half = Quality(head_steps=4, renderer_steps=4, patch=128, patience=2)
+    whole = fit_head(learned, held, tmp_path / "a", half, 2, "cpu", lambda now: told.append(now.step))
+    again = fit_head(learned, held, tmp_path / "a", half, 2, "cpu", lambda now: pytest.fail("it learned again"))
+    assert told == [4]
+    for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+        assert np.array_equal(one.detach().numpy(), other.detach().numpy())
+
+
+def test_a_renderer_that_is_done_is_not_begun_again(parts, tmp_path):
+    learned, held = parts
+    fit_renderer(learned[:1], held, tmp_path, TINY)
+    told: list[int] = []
+    fit_renderer(learned[:1], held, tmp_path, TINY, lambda now: told.append(now.step))
+    assert told == []
+
+
+def test_pictures_come_in_order_with_their_own_points(parts):
+    learned, held = parts
+    clips = seen([*learned, *held])
+    counts = [sum(1 for _ in clip.pictures) for clip in clips]
+    assert counts == [30, 30, 20]
+    assert [len(clip.points) for clip in clips] == counts
+    assert np.isfinite(scaled_points(held[0])).all()
+    assert shrink(held[0].track) == 1.0
