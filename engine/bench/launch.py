@@ -76,14 +76,19 @@ async def call(plans: Sequence[Plan]) -> list[Record]:
     return [record_from(spoken) for spoken in await asyncio.gather(*(_client("peer", plan) for plan in plans))]
 
 
-async def call_faces(serving: Serving, plan: FacesPlan) -> list[Heard]:
-    """Run a process of websocket clients; the server says where its websocket is. Raises `BenchError`."""
+async def stream_url(serving: Serving) -> str:
+    """Where the server's websocket is. Raises `BenchError`."""
     try:
         async with aiohttp.ClientSession() as http, http.get(f"{serving.url}/version") as answer:
-            url = (await answer.json())["ws_url"]
+            return str((await answer.json())["ws_url"])
     except (aiohttp.ClientError, KeyError, ValueError) as error:
         raise BenchError(f"{serving.url} does not say where its websocket is: {error}") from None
-    heard = [Heard(**each) for each in await _client("faces", replace(plan, url=url))]
+
+
+async def call_faces(serving: Serving, plan: FacesPlan) -> list[Heard]:
+    """Run a process of websocket clients; the server says where its websocket is. Raises `BenchError`."""
+    plan = replace(plan, url=await stream_url(serving))
+    heard = [Heard(**each) for each in await _client("faces", plan)]
     closed = [each.closed for each in heard if each.closed]
     if len(closed) == len(heard):
         raise BenchError(f"every client was closed: {closed[0]}")
