@@ -46,8 +46,8 @@ bench: $(STAMPS)/dev | deps  ## measured latency, as JSON, tables and plots unde
 avatars: $(STAMPS)/dev  ## make the shipped avatars again, from nothing but this repository
 	$(BIN)/python -m models.studio.demo
 
-docs: $(STAMPS)/dev  ## the pictures of README.md
-	@ls docs
+docs: $(STAMPS)/dev | deps  ## the demo's pictures in README.md, taken again
+	$(BIN)/python -m tests.clients.pictures docs
 
 clean:  ## remove what these verbs made
 	rm -rf $(VENV) build dist out *.egg-info tests/clients/node/node_modules

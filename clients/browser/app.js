@@ -36,9 +36,9 @@ let retryAt = 0;
 let draining = false;
 /** @type {any[]} server `stats`, a minute of them */
 const minute = [];
-Object.assign(window, { liveface: face, livefaceMeter: () => meter }); // for the console, and for tests
+Object.assign(window, { liveface: face, livefaceMeter: () => meter, livefaceEstimate: estimate }); // for the console, and for tests
 
-// ---- words -------------------------------------------------------------------------------------------------------
+// ---- words
 
 const titleOf = () => avatars.find((a) => a.id === face.avatar)?.title ?? avatars.find((a) => a.id === face.avatar)?.id ?? "the presenter";
 
@@ -169,7 +169,7 @@ function showDoctor(yes) {
   $("status").setAttribute("aria-expanded", String(yes));
 }
 
-// ---- starting and ending -----------------------------------------------------------------------------------------
+// ---- starting and ending
 
 /** @param {boolean} withMicrophone */
 async function start(withMicrophone) {
@@ -268,7 +268,7 @@ $("end").onclick = () => {
   face.close();
 };
 
-// ---- talking -----------------------------------------------------------------------------------------------------
+// ---- talking
 
 const hold = $("hold");
 /** @param {boolean} open */
@@ -321,7 +321,7 @@ $("interrupt").onclick = async () => {
   $("speaking").hidden = true;
 };
 
-// ---- typing and files --------------------------------------------------------------------------------------------
+// ---- typing and files
 
 /** Runs something a person asked for, and says in words when it did not work. @param {() => Promise<any>} action */
 async function attempt(action) {
@@ -380,7 +380,7 @@ addEventListener("drop", (event) => {
   speakFile(event.dataTransfer?.files[0]);
 });
 
-// ---- presenters and voices ---------------------------------------------------------------------------------------
+// ---- presenters and voices
 
 /** What the server has, into the page. Repeats by itself until the server answers. */
 async function furnish() {
@@ -458,7 +458,7 @@ function paintVoices({ voices, advice }) {
   if (voices.some((v) => v.id === memory.get("voice"))) select.value = memory.get("voice");
 }
 
-// ---- numbers -----------------------------------------------------------------------------------------------------
+// ---- numbers
 
 /** @type {(value: number|null|undefined, digits?: number) => string} */
 const fixed = (value, digits = 0) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(digits).replace("-", "−"));
@@ -467,11 +467,17 @@ const fixed = (value, digits = 0) => (value === null || value === undefined || N
 function latencyNow() {
   const measured = meter?.summary();
   if (measured && measured.count > 25) return { ms: measured.p50, how: "measured" };
+  const ms = estimate();
+  return ms === null ? null : { ms, how: "estimated" };
+}
+
+/** @returns {number|null} */
+function estimate() {
   const server = minute.at(-1)?.latency_ms?.p50;
   const { numbers } = face;
-  if (face.state !== "live" || server === undefined || !numbers) return null;
+  if (face.state !== "live" || !face.microphone || server === undefined || !numbers) return null;
   // 20 ms to fill a packet, 20 ms mean wait for its chunk of 40, 8 ms mean wait for the screen.
-  return { ms: server + (numbers.roundTripMs ?? 0) + (numbers.videoBufferMs ?? 0) + (numbers.decodeMs ?? 0) + 48, how: "estimated" };
+  return server + (numbers.roundTripMs ?? 0) + (numbers.videoBufferMs ?? 0) + (numbers.decodeMs ?? 0) + 48;
 }
 
 face.addEventListener("numbers", (/** @type {any} */ { detail: n }) => {
@@ -544,7 +550,7 @@ async function startMeter() {
   await started.start();
 }
 
-// ---- landmarks over the picture ----------------------------------------------------------------------------------
+// ---- landmarks over the picture
 
 /** @type {{ pts_us: number, points: number[][] }[]} */
 const recent = [];
@@ -595,7 +601,7 @@ function drawOverlay(points) {
   pen.fill();
 }
 
-// ---- furniture ---------------------------------------------------------------------------------------------------
+// ---- furniture
 
 $("status").onclick = () => {
   const show = $("doctor").hidden;

@@ -386,7 +386,7 @@ export class Liveface extends EventTarget {
     this._online = () => this.state === "waiting" && this._dial();
   }
 
-  // ---- what the server has -------------------------------------------------------------------------------------
+  // ---- what the server has
 
   /** @returns {Promise<Avatar[]>} */
   async avatars() {
@@ -403,7 +403,7 @@ export class Liveface extends EventTarget {
     return this._json("GET", "/version");
   }
 
-  // ---- the conversation ----------------------------------------------------------------------------------------
+  // ---- the conversation
 
   /**
    * Opens the session and the connection. Resolves when the picture arrives; rejects only when trying again cannot
@@ -553,7 +553,7 @@ export class Liveface extends EventTarget {
     };
   }
 
-  // ---- inside --------------------------------------------------------------------------------------------------
+  // ---- inside
 
   /** @param {string} verb */
   _path(verb) {

@@ -45,12 +45,10 @@ def shot(page: Any, path: Path) -> None:
 
 def speaking(page: Any) -> None:
     """A moment at which the mouth is open."""
-    playing(page, 30)
-    page.evaluate(
-        "liveface.say('Far away, a star. Far away, far away, a star, and far away another, and another. Far away, a star, and a car.')"
-    )
+    playing(page, 150)
+    page.evaluate("liveface.say('Far away, a star. Far away, and far away, another, and another. Far away.')")
     until(page, "!document.querySelector('#speaking').hidden")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2500)
     page.evaluate(OPEN, [HOUSE_LIPS.start, HOUSE_LIPS.stop])
 
 

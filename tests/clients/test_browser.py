@@ -389,6 +389,8 @@ def test_without_permission_the_page_says_so_and_goes_on(driver: Any, tmp_path: 
         assert page.is_visible("#doctor")
         assert page.inner_text("#status-words") == "Live, without your microphone"
         assert "blocked" in page.inner_text("#hold-hint")
+        until(page, "document.querySelector('#n-fps').textContent.startsWith('2')")
+        assert page.inner_text("#n-latency") == "–", "no sound of a mouth came in that could be late"
 
 
 def test_a_full_house_is_said_in_words_and_waited_for(page: Any, tmp_path: Path):
@@ -540,6 +542,11 @@ def test_the_meter_finds_when_the_sound_of_each_picture_was_spoken(driver: Any, 
         assert 80 < found["glass"]["p50"] < 3_000
         assert found["unread"] < 0.05 * found["shown"]
         until(page, "document.querySelector('#n-latency-how').textContent === 'measured'")
+        apart = []
+        for _ in range(5):
+            page.wait_for_timeout(1500)
+            apart.append(page.evaluate("livefaceEstimate() - livefaceMeter().summary().p50"))
+        assert abs(np.median(apart)) < 40, f"what the page would estimate is {np.median(apart):.0f} ms beside the truth"
 
 
 AXE = """() => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
