@@ -26,12 +26,16 @@ Sweep = dict[float, tuple[float, float]]
 
 THRESHOLDS: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
+LEAST_RIGHT: Final = 0.93
+
 NEAR_SECONDS: Final = 0.06
 """Around a closure, in which the flag that says so is right: a frame and a half."""
 
 
 @torch.no_grad()
-def examine(encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], threshold: float = 0.5) -> dict[str, Figures]:
+def examine(
+    encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], threshold: float = voice.SHUT
+) -> dict[str, Figures]:
     """For each K: viseme accuracy in speech, closures found and rightly called, correlation of the lips' opening in
     speech, and how often the lips are wider in an open vowel than in a closure."""
     heard = [_hear(encoder, one) for one in lessons]
@@ -50,9 +54,10 @@ def sweep(encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], lookahead: int
     return {at: (row["closure_recall"], row["closure_precision"]) for at, row in figures.items()}
 
 
-def fairest(found: Sweep) -> float:
-    """The threshold of the best F1."""
-    return max(found, key=lambda at: 2 * found[at][0] * found[at][1] / max(1e-9, sum(found[at])))
+def calibrated(found: Sweep) -> float:
+    """The lowest threshold at which `LEAST_RIGHT` of what is called a closure is one: everybody sees lips that should
+    have met, nobody a tongue's closure that lips joined. The highest of all where none is so good."""
+    return min((at for at, (_, right) in found.items() if right >= LEAST_RIGHT), default=max(found))
 
 
 def _hear(encoder: voice.VoiceEncoder, one: Lesson) -> list[voice.Heard]:

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from models import voice
 from models.mel import Mel
-from models.studio.examination import Report, draw_lookaheads, draw_progress, examine, fairest, sweep, table
+from models.studio.examination import Report, calibrated, draw_lookaheads, draw_progress, examine, sweep, table
 from models.studio.lessons import Lesson, lesson
 from models.studio.sentences import sentences
 from models.studio.speech import FLITE_VOICES, Espeak, Plan, Utterance, augment, corpus, flite
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table(report))
     found = sweep(encoder, tests[KNOWN])
     console.print({at: f"{recall:.3f} / {precision:.3f}" for at, (recall, precision) in found.items()})
-    console.print(f"closures of voices in training are told best at {fairest(found)}")
+    console.print(f"calibrated on the voices in training, lips are shut from {calibrated(found)} on: voice.SHUT")
     run.with_suffix(".json").write_text(json.dumps(report, indent=1))
     draw_lookaheads(report, run.with_suffix(".k.png"))
     return 0

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -30,26 +29,13 @@ from models.studio.listening import UNHEARD, unheard
 from models.studio.speech import MissingVoiceError, Utterance
 from models.train import Clip, Config, Trainer
 from models.voice import CODE, LOOKAHEADS, Voice, load
+from tests.bench.film import fitted, split
 from tests.bench.voices import RECORDINGS, recordings
 
 HEARD: Final = {"mel alone": "mel", "mel less its mean": AND_MEL, "code alone": "voice", "both": "voice+mel"}
 OWN: Final = ("ld", "opening_r")
 STRANGE: Final = ("lip_auc", "closures_reached", "false_closures")
 Scores = dict[str, float]
-
-
-def split(clips: Sequence[Clip], held_out: int) -> tuple[list[Clip], list[Clip]]:
-    """To train on and to score, by a fixed seed."""
-    order = np.random.default_rng(0).permutation(len(clips))
-    return [clips[i] for i in order[held_out:]], [clips[i] for i in order[:held_out]]
-
-
-def fitted(config: Config, clips: Sequence[Clip]) -> Trainer:
-    trainer = Trainer(config, clips, device="cpu")
-    trainer.resume()
-    for _ in track(trainer.run(), description=config.out.name, total=config.steps - trainer.at):
-        pass
-    return trainer
 
 
 class WithoutMel(Layer):
