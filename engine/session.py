@@ -11,6 +11,7 @@ belongs to the block that opened it: when that ends, its slot, tasks and outlets
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +29,8 @@ from engine.pipeline import Pipeline
 from engine.worker import Seat, Worker
 from models.rates import CHUNK_SECONDS, HEARD_CHUNK, HEARD_RATE
 from models.runtime import AvatarCard, Wants
+
+log = logging.getLogger(__name__)
 
 EVENTS_MOST = 256
 STATS_MOMENTS = 250
@@ -251,13 +254,15 @@ class Session:
     # Inside
 
     def _start(self) -> None:
-        self._task = asyncio.create_task(self._live(), name=f"session {self.id}")
+        self._task = asyncio.create_task(self._pipeline.run(), name=f"session {self.id}")
+        self._task.add_done_callback(self._ended)
 
-    async def _live(self) -> None:
-        try:
-            await self._pipeline.run()
-        finally:
-            self._end()
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Called also for a task that was cancelled before it began."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("session %s failed", self.id, exc_info=error)
+        self._end()
 
     def _end(self) -> None:
         if self.closed.is_set():

@@ -286,7 +286,7 @@ class Weather:
         if impair.reorder and chance() < impair.reorder:
             when += impair.reorder_delay
         else:
-            when = self._last = max(when, self._last)
+            when = self._last = max(when, self._last + 1e-6)  # timers of one time may go off in any order
         if impair.flip and datagram and chance() < impair.flip:
             bit = self._random.randrange(8 * len(datagram))
             damaged = bytearray(datagram)

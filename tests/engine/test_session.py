@@ -248,3 +248,58 @@ async def test_stats_say_how_it_goes(house: House, clock: JumpingClock) -> None:
         assert stats["fps"] == pytest.approx(25, abs=1)
         assert stats["latency_p50"] == pytest.approx(0.010, abs=0.003)
         assert stats["repeated"] == 0
+
+
+@pytest.mark.parametrize("turn", range(0, 60, 3))
+async def test_l3_a_session_that_is_cancelled_at_any_await_leaves_nothing(turn: int, clock: JumpingClock) -> None:
+    """So many turns of the loop into its life: while it listens, steps, waits for a picture, delivers."""
+    tasks = len(asyncio.all_tasks())
+    worker = FakeWorker(clock)
+    async with House(worker, clock) as house:  # type: ignore[arg-type]  # the fake has the worker's shape
+        session = house.admit("demo")
+        seen: list[Moment] = []
+        watching = asyncio.create_task(gather(session, seen))
+        for step in range(turn):
+            if step % 5 == 0:
+                await session.push_audio(VOICE[:HEARD_CHUNK], HEARD_RATE)
+                clock.jump(0.02)
+            await asyncio.sleep(0)
+        assert session._task is not None
+        session._task.cancel()
+        await asyncio.wait_for(watching, 1)
+        await session.aclose()
+        await settle()
+        assert house.sessions == {}
+        assert worker.free_slots == worker.slots
+    await clock.advance(1.0)
+    assert len(asyncio.all_tasks()) <= tasks
+
+
+@pytest.mark.parametrize("moment", [1, 7])
+async def test_l3_a_fault_of_our_own_in_mid_session_ends_that_one_alone_and_is_told(
+    moment: int, clock: JumpingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = {"first": 0}
+
+    def retouch(each: Moment) -> Moment:
+        left["first"] += 1
+        if left["first"] == moment:
+            raise ZeroDivisionError("a fault of our own")
+        return each
+
+    worker = FakeWorker(clock)
+    async with House(worker, clock, retouch) as house:  # type: ignore[arg-type]  # the fake has the worker's shape
+        struck, other = house.admit("demo"), house.admit("demo")
+        seen: list[Moment] = []
+        watching = asyncio.create_task(gather(other, seen))
+        await clock.advance(1.0)
+        first, second = (struck, other) if struck.closed.is_set() else (other, struck)
+        assert first.closed.is_set()
+        assert not second.closed.is_set()
+        assert worker.free_slots == worker.slots - 1
+        with pytest.raises(SessionClosedError):
+            await first.push_audio(VOICE[:HEARD_CHUNK], HEARD_RATE)
+        await second.push_audio(VOICE[:HEARD_CHUNK], HEARD_RATE)
+        watching.cancel()
+        assert f"session {first.id} failed" in caplog.text
+        assert "a fault of our own" in caplog.text
