@@ -10,9 +10,10 @@ from pathlib import Path
 from models.avatar import Avatar, PackageError, read_avatar
 from models.runtime import Runtime
 from models.runtime.ear import LIPS
-from models.runtime.hearing import VOICE_LOOKAHEADS, ByVoice, VoiceEar, require_parity
+from models.runtime.hearing import ByVoice, VoiceEar, require_parity
 from models.runtime.networks import KIND, Learned, MakeStage, Networks
 from models.runtime.networks import warm as warm_networks
+from models.runtime.painting import painters
 from models.runtime.plain import Plain, open_presenters, warm
 from models.runtime.together import Together
 
@@ -37,7 +38,7 @@ def assemble(
     if painted or not learned:
         ear = new_ear(max(2, slots), lips)  # the proof takes two sessions; guests reset their slots
         require_parity(ear, lips.with_name("golden.safetensors"))
-        presenters = open_presenters(painted, lookahead, VOICE_LOOKAHEADS)
+        presenters = open_presenters(painted, lookahead, painters(make, precisions))
         runtimes.append(warm(Plain(presenters, ByVoice(ear, slots))))
     if learned:
         for avatar in learned:

@@ -11,13 +11,15 @@ from typing import Final, Protocol
 import numpy as np
 from safetensors import safe_open
 
-from models.rates import BLENDSHAPES, CHUNK
+from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
 from models.runtime import Floats
 from models.runtime.articulation import REST, Heard, hear, silence
 from models.runtime.mouths import Choice
 
 VOICE_LOOKAHEADS: Final = (0, 1, 2, 3)
 """K for which the voice encoder has a head."""
+
+LAST_HEAD: Final = VOICE_LOOKAHEADS[-1]
 
 FAINT: Final = np.float32(0.04)
 """A weight that the encoder gives to silence: it counts as nothing."""
@@ -77,15 +79,20 @@ class VoiceEar(Protocol):
 
 
 class ByVoice:
-    """Through the voice encoder."""
+    """Through the voice encoder. A look-ahead beyond its last head waits for what that head has said already."""
 
     def __init__(self, ear: VoiceEar, slots: int) -> None:
         self._ear = ear
         self._rests = np.zeros(slots, np.int64)  # answers still to come that are for chunks before the first
+        self._said = np.zeros((slots, LOOKAHEAD_MOST - LAST_HEAD, BLENDSHAPES), np.float32)
+        """What the last head said, newest first."""
 
     def listen(self, slots: Sequence[int], reset: Sequence[bool], pcm: Floats, lookahead: Sequence[int]) -> Floats:
         at, ahead = np.array(slots), np.array(lookahead)
-        weights = self._ear.hear(slots, reset, np.clip(np.nan_to_num(pcm), -1, 1))[np.arange(len(at)), ahead]
+        heads = self._ear.hear(slots, reset, np.clip(np.nan_to_num(pcm), -1, 1))
+        answers = np.concatenate([heads, self._said[at]], 1)  # one for each look-ahead
+        weights = answers[np.arange(len(at)), ahead]
+        self._said[at] = answers[:, LAST_HEAD:-1]
         rests = np.where(reset, ahead, self._rests[at])
         self._rests[at] = np.maximum(0, rests - 1)
         return np.where(rests[:, None] > 0, np.float32(0), weights)

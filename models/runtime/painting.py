@@ -13,6 +13,7 @@ An avatar of kind "plain" may have a painter too. Its mouths are chosen as ever,
 `golden.safetensors` in `graphs/` holds points, the frames they are painted on, and the luma that the reference painted.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ import numpy.typing as npt
 from models.avatar import Avatar, PackageError
 from models.runtime import Floats, Pictures, Roi
 from models.runtime.networks import PLANES, TOLERANCE, MakeStage, Part, arrays, in_bytes
+from models.runtime.plain import NewPainter
+
+_log = logging.getLogger(__name__)
 
 FRAMES: Final = "graphs/frames.safetensors"
 PREPARE: Final = "graphs/prepare.onnx"
@@ -129,3 +133,18 @@ class GraphPainter:
             difference = np.abs(self.paint(points, int(index)).luma - luma)
             worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
         return worst
+
+
+def painters(make: MakeStage, precisions: Sequence[str]) -> NewPainter:
+    """The learned painters of plain avatars. One that cannot be proved here is told of, and the shelf paints."""
+
+    def painter(avatar: Avatar, loop: Pictures) -> GraphPainter | None:
+        if PAINT not in avatar.files:
+            return None
+        try:
+            return GraphPainter(avatar, loop, make, precisions)
+        except (PackageError, RuntimeError) as refusal:
+            _log.warning("%s; its mouths are mixed from the shelf instead", refusal)
+            return None
+
+    return painter

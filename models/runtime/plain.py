@@ -4,17 +4,17 @@ For packages of kind "plain", and the frame of every runtime that paints so, how
 `Out.mesh` stays None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from models import face
 from models.avatar import LOOP, MOUTHS, Avatar, PackageError, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
-from models.runtime import AvatarCard, Floats, Out, Row, Wants, loops
+from models.runtime import AvatarCard, Floats, Out, Pictures, Roi, Row, Wants, loops
 from models.runtime.hearing import ByRule, Hearing
 from models.runtime.mouths import Choice, Painter
 
@@ -40,10 +40,22 @@ _LOOK: Final = {
 }
 
 
+class PaintsPoints(Protocol):
+    """A painter that needs no shelf of mouths: it paints lips and jaw where they are."""
+
+    def paint(self, points: Floats, index: int) -> Roi:
+        """`points` [131, 3] in pixels of the loop frame `index`."""
+        ...
+
+
+NewPainter = Callable[[Avatar, Pictures], PaintsPoints | None]
+"""(avatar, its loop) → the avatar's learned painter; None when it has none, or none that can be trusted here."""
+
+
 class Presenter:
     """An open avatar: its card, its mouths, its loop's motion."""
 
-    def __init__(self, avatar: Avatar, lookahead: int) -> None:
+    def __init__(self, avatar: Avatar, lookahead: int, new_painter: NewPainter | None = None) -> None:
         if avatar.kind != "plain":
             raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}; the plain runtime opens only plain ones")
         loop = loops.keep(avatar)
@@ -62,6 +74,7 @@ class Presenter:
             label=avatar.label,
         )
         self.choice = Choice(mouths["weights"], mouths["lip_gap"])
+        self.learned = new_painter(avatar, loop) if new_painter else None
         self.painter = Painter(mouths, motion["mouth_similarity"], loop)
         self._mouth_weights: Floats = mouths["weights"]
         self._mouth_points: Floats = mouths["points"]
@@ -78,6 +91,12 @@ class Presenter:
             expression = (mouths[:, None] * self._mouth_weights).sum(0)
         values[:BLENDSHAPES][_SPOKEN] = expression[_SPOKEN]
         return values
+
+    def picture(self, mouths: Floats, index: int) -> Roi:
+        """Painted where the mouths have their lips and jaw, or else mixed of the mouths themselves."""
+        if self.learned is not None:
+            return self.learned.paint(self.points(mouths, index), index)
+        return self.painter.paint(mouths, index)
 
     def points(self, mouths: Floats, index: int) -> Floats:
         """[131, 3]: lips and jaw as painted, everything else as the loop has it."""
@@ -131,7 +150,7 @@ class Plain:
         points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
         values = presenter.face(mouths, index, expression) if Wants.FACE in row.wants else None
         moved = perf_counter()
-        roi = presenter.painter.paint(mouths, index) if Wants.PICTURE in row.wants else None
+        roi = presenter.picture(mouths, index) if Wants.PICTURE in row.wants else None
         return Out(
             row.slot,
             row.generation,
@@ -146,9 +165,9 @@ class Plain:
 
 
 def open_presenters(
-    packages: Sequence[Path], lookahead: int | None, lookaheads: Sequence[int] = range(LOOKAHEAD_MOST + 1)
+    packages: Sequence[Path], lookahead: int | None, new_painter: NewPainter | None = None
 ) -> list[Presenter]:
-    """Read and check the packages; `lookahead` overrides what they say, and must be of `lookaheads`."""
+    """Read and check the packages; `lookahead` overrides what they say."""
     avatars = [read_avatar(package) for package in packages]
     names = [avatar.name for avatar in avatars]
     if len(set(names)) < len(names):
@@ -157,11 +176,9 @@ def open_presenters(
     for avatar in avatars:
         avatar.verify()
         ahead = avatar.lookahead if lookahead is None else lookahead
-        if ahead not in lookaheads:
-            raise ValueError(
-                f"{avatar.name}: the look-ahead is {min(lookaheads)} to {max(lookaheads)} frames, not {ahead}"
-            )
-        presenters.append(Presenter(avatar, ahead))
+        if not 0 <= ahead <= LOOKAHEAD_MOST:
+            raise ValueError(f"{avatar.name}: the look-ahead is 0 to {LOOKAHEAD_MOST} frames, not {ahead}")
+        presenters.append(Presenter(avatar, ahead, new_painter))
     return presenters
 
 

@@ -48,6 +48,15 @@ def test_the_first_answers_are_at_rest_after_every_reset_and_for_that_slot_alone
     assert [other for _, other in seen] == [0, 12, 13, 14, 15, 16, 17, 18]
 
 
+@pytest.mark.parametrize("lookahead", [3, 4, 5])
+def test_a_look_ahead_beyond_the_last_head_waits_for_what_it_has_said(lookahead: int) -> None:
+    """The last head answers at step n for frame n - 3; whoever may wait longer gets that very answer later."""
+    hearing = ByVoice(Counter(), 3)
+    seen = [hearing.listen([2, 0], [n in (0, 9)] * 2, silent(2), [lookahead, 1])[0, 0] for n in range(18)]
+    once = [0.0] * lookahead + [30.0 + n for n in range(4, 4 + 9 - lookahead)]
+    assert seen == once * 2
+
+
 def test_wild_samples_reach_no_ear() -> None:
     ear = Counter()
     pcm = silent(2)

@@ -68,6 +68,7 @@ def test_a_reused_slot_answers_as_a_fresh_runtime_does_to_the_bit(runtime: Plain
         assert np.array_equal(used.face, new.face)
 
 
-def test_a_look_ahead_that_the_encoder_has_not_is_refused(package: Path, voice: Path) -> None:
-    with pytest.raises(ValueError, match="the look-ahead is 0 to 3 frames, not 5"):
-        openvino.open([package], 1, 5, voice / "lips.onnx")
+def test_every_look_ahead_is_served_and_no_other(package: Path, voice: Path) -> None:
+    assert openvino.open([package], 1, 5, voice / "lips.onnx").cards["ellipse"].lookahead == 5
+    with pytest.raises(ValueError, match="the look-ahead is 0 to 5 frames, not 6"):
+        openvino.open([package], 1, 6, voice / "lips.onnx")

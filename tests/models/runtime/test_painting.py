@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pytest import LogCaptureFixture
 from safetensors.numpy import load_file, save_file
 
 from models.avatar import PackageError, decode_loop, read_avatar, seal
+from models.runtime import Roi, Row, Wants, openvino
 from models.runtime.compiled import Compiled
 from models.runtime.networks import on_host
 from models.runtime.packing import Painter
 from models.runtime.painting import Under, frames_of, planes_of
 from tests.models.runtime.packed import FRAMES, pack, painter, points, renderer, similarity
+from tests.models.runtime.voices import vowel
+
+ALL = Wants.POINTS | Wants.FACE | Wants.PICTURE
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +95,36 @@ def test_the_rectangle_is_cut_out_of_the_loop_when_asked_for(package: Path) -> N
     frames = frames_of(avatar, loop, on_host(Compiled))
     assert len(frames["luma"]) == len(frames["look_0"]) == FRAMES
     assert frames["look_0"].dtype == np.float16
+
+
+def test_a_plain_avatar_with_a_painter_is_painted_by_it(package: Path, voice: Path, caplog: LogCaptureFixture) -> None:
+    sound = 0.5 * vowel("a", 8, 1.0)
+
+    def seen(folder: Path) -> Roi:
+        runtime = openvino.open([folder], 1, lips=voice / "lips.onnx")
+        outs = [runtime.step([Row(0, 1, n == 0, "ellipse", chunk, n, ALL)])[0] for n, chunk in enumerate(sound)]
+        runtime.close()
+        assert outs[-1].points is not None
+        assert outs[-1].roi is not None
+        return outs[-1].roi
+
+    learned = seen(package)
+    assert learned.luma.shape == painter(package).paint(points(1)[0], 0).luma.shape
+    assert not caplog.records
+
+
+def test_a_painter_that_cannot_be_proved_here_leaves_the_shelf_to_paint(
+    package: Path, voice: Path, tmp_path: Path, caplog: LogCaptureFixture
+) -> None:
+    """`make demo` never breaks for a processor that computes otherwise."""
+    copy = tmp_path / "copy"
+    shutil.copytree(package, copy)
+    place = copy / "graphs" / "golden.safetensors"
+    arrays = load_file(str(place))
+    save_file({**arrays, "luma": arrays["luma"] + 20}, str(place))
+    seal(copy)
+    runtime = openvino.open([copy], 1, lips=voice / "lips.onnx")
+    out = runtime.step([Row(0, 1, True, "ellipse", np.zeros(640, np.float32), 0, ALL)])[0]
+    assert out.roi is not None
+    assert "its mouths are mixed from the shelf instead" in caplog.text
+    runtime.close()
