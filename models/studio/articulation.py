@@ -39,6 +39,14 @@ class Style:
     smile: float = 0.0
     lead: float = 0.035
     """Seconds by which lips move ahead of the sound."""
+    ajar: float = 0.0
+    """How far consonants and short vowels leave the mouth open: 0 as the voice encoder was taught, 1 as filmed."""
+    reach: float = 1.0
+    """How far a phone's shape spreads into its neighbours: less is quicker."""
+
+
+LIKE_FILM = Style(opening=1.1, lead=0.020, ajar=1.0, reach=0.7)
+"""How a person filmed for lip reading opens the mouth: `tests/bench/mouths.py` says how near this comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,18 @@ _SAME_AS |= {"el": "l", "en": "t", "em": "m", "axr": "er", "ix": "ih", "sil": "p
 PHONES: tuple[str, ...] = (*_SHAPES, *_SAME_AS)
 """Every phone that has a shape."""
 
+_AJAR = {
+    "t": (0.18, 0.30),
+    "s": (0.12, 0.40),
+    "k": (0.27, 0.0),
+    "th": (0.20, 0.25),
+    "dh": (0.20, 0.20),
+    "l": (0.28, 0.15),
+}
+_AJAR |= {"hh": (0.30, 0.0), "y": (0.20, 0.0), "ih": (0.30, 0.14), "iy": (0.22, 0.20), "ey": (0.40, 0.15)}
+_AJAR |= {"ax": (0.30, 0.10), "eh": (0.46, 0.15)}
+"""jawOpen and mouthLowerDown of phones that a filmed speaker says more openly than the shapes above."""
+
 CLOSED_PHONES = frozenset(("m", "b", "p", "em"))
 LIP_TEETH_PHONES = frozenset(("f", "v"))
 OPEN_PHONES = frozenset(("aa", "ae", "ah", "ao", "ay", "aw", "eh"))
@@ -121,11 +141,12 @@ def articulate(phones: Sequence[Phone], frame_rate: float, frames: int, style: S
     if not phones:
         return _rested(np.zeros((frames, len(ARKIT_52)), np.float32), style)
     starts, ends = _edges(phones)
-    shapes = [_SHAPES[_SAME_AS.get(phone.name, phone.name)] for phone in phones]
-    targets = np.stack([_target(shape, style) for shape in shapes])
+    names = [_SAME_AS.get(phone.name, phone.name) for phone in phones]
+    shapes = [_SHAPES[name] for name in names]
+    targets = np.stack([_target(name, style) for name in names])
 
     middle, half = (starts + ends) / 2, np.maximum(0.030, (ends - starts) / 2)
-    reach = np.array([shape.reach for shape in shapes]) * (half + 0.022)
+    reach = np.array([style.reach * shape.reach for shape in shapes]) * (half + 0.022)
     pulls = np.array([shape.pull for shape in shapes])
     bells = pulls * np.exp(-((np.abs(times[:, None] + style.lead - middle) / reach) ** 2.2))
     curves = (bells @ targets) / (bells.sum(axis=1, keepdims=True) + 0.15)
@@ -161,9 +182,13 @@ def _edges(phones: Sequence[Phone]) -> tuple[npt.NDArray[np.float64], npt.NDArra
     return np.array([p.start for p in phones]), np.array([p.end for p in phones])
 
 
-def _target(shape: _Shape, style: Style) -> npt.NDArray[np.float64]:
+def _target(phone: str, style: Style) -> npt.NDArray[np.float64]:
     row = np.zeros(len(ARKIT_52))
-    for name, value in shape.weights.items():
+    weights = dict(_SHAPES[phone].weights)
+    for name, much in zip(("jawOpen", "mouthLowerDown"), _AJAR.get(phone, ()), strict=False):
+        usual = weights.get(name, 0.0)
+        weights[name] = usual + style.ajar * max(0.0, much - usual)
+    for name, value in weights.items():
         scale = style.rounding if name in ("mouthPucker", "mouthFunnel") else 1.0
         scale = style.opening if name in ("jawOpen", "mouthLowerDown", "mouthUpperUp") else scale
         for side in (name,) if name in _AT else (name + "Left", name + "Right"):

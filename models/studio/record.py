@@ -19,7 +19,7 @@ The same arguments give the same film, byte for byte, on the same machine.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from models import face
 from models.rates import FRAME_RATE, SAMPLE_RATE
-from models.studio.articulation import Phone, Style, articulate
+from models.studio.articulation import LIKE_FILM, Phone, articulate
 from models.studio.gesture import REST, gesture
 from models.studio.pictures import SIZE, Bytes, Floats, Frames, laid, scaled, swayed, swayed_points, track
 from models.studio.presenter import PRESENTERS, Crop, Presenter, rig, weights
@@ -119,7 +119,7 @@ def perform(speech: Speech, seed: int) -> Take:
     """The whole face: the mouth by what is said, the rest by `gesture`."""
     frames = round(speech.seconds * FRAME_RATE)
     moved = gesture(speech.phones, FRAME_RATE, frames, np.random.default_rng(seed + 1))
-    mouth = articulate(speech.phones, FRAME_RATE, frames, Style(smile=REST["mouthSmile"]))
+    mouth = articulate(speech.phones, FRAME_RATE, frames, replace(LIKE_FILM, smile=REST["mouthSmile"]))
     return Take(np.clip(mouth + moved.curves, 0, 1), moved.angles, moved.breath)
 
 

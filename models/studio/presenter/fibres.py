@@ -128,7 +128,8 @@ def coiled(curves: Tensor, normals: Tensor, phase: Tensor, size: Tensor) -> Tens
     wound = 2 * math.pi * (phase[:, None] + (2.0 + size[:, None]) * torch.linspace(0, 1, curves.shape[1]))
     radius = (0.012 + 0.016 * size)[:, None, None]
     across, away = torch.cos(wound)[..., None], 1 + torch.sin(wound)[..., None]
-    return curves + radius * (across * side + away * normals)
+    offset: Tensor = radius * (across * side + away * normals)
+    return curves + offset
 
 
 def grow_lashes(who: Identity) -> tuple[Stubs, Stubs]:

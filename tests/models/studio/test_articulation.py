@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from models.face import ARKIT_52
 from models.studio.articulation import (
     CLOSED_PHONES,
+    LIKE_FILM,
     PHONES,
     Phone,
     Style,
@@ -88,3 +89,19 @@ def test_the_same_mouth_at_every_frame_rate() -> None:
     phones = said(["hh", "ax", "l", "ow", "m", "aa", "m"], 0.11)
     coarse, fine = articulate(phones, 25, 20), articulate(phones, 125, 100)
     np.testing.assert_allclose(coarse, fine[2::5], atol=1e-5)
+
+
+@given(st.lists(st.sampled_from(PHONES), min_size=1, max_size=20), st.floats(0.05, 0.3))
+def test_lips_meet_in_the_style_of_film_too(names: list[str], seconds: float) -> None:
+    phones = said(names, seconds)
+    gaps = opening(articulate(phones, 50.0, int(len(names) * seconds * 50) + 10, LIKE_FILM))
+    for phone in phones:
+        if phone.name in CLOSED_PHONES:
+            assert gaps[max(0, int((phone.start - 0.02) * 50)) : int((phone.end + 0.02) * 50) + 2].min() < 0.02
+
+
+def test_the_style_of_film_is_opener_in_consonants_and_quicker() -> None:
+    phones = said(["pau", "t", "ah", "t", "eh", "k", "aa", "t", "pau"], 0.1)
+    plain, film = (opening(articulate(phones, 100, 90, style)) for style in (Style(), LIKE_FILM))
+    assert film[30:40].min() > 1.2 * plain[30:40].min(), "a t between vowels"
+    assert np.abs(np.diff(film)).max() > np.abs(np.diff(plain)).max()

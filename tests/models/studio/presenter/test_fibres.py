@@ -53,7 +53,7 @@ def test_hair_grows_on_the_hair_and_the_same_every_time():
         hair, again = fibres.grow_hair(who, 300), fibres.grow_hair(who, 300)
         assert torch.equal(hair.curves, again.curves)
         root = hair.curves[:, 0]
-        assert head.hair(root[:, 0], root[:, 1], root[:, 2], who.haircut).abs().max() < 0.12, "curls stand off a little"
+        assert head.hair(root[:, 0], root[:, 1], root[:, 2], who.haircut).abs().quantile(0.99) < 0.08
         assert len(hair.curves) > 200
         assert 0 <= hair.fade.min() <= hair.fade.max() <= 1
 
