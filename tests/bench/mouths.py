@@ -1,7 +1,7 @@
 """The articulation model beside one real speaker: `python -m tests.bench.mouths TRACKS ALIGNMENTS [--json]`
 
 TRACKS holds an `.npz` with `points` [T, 478, …] for each clip, as `liveface track` writes them; ALIGNMENTS an `.align`
-of the same name, each line "start end word" in 1/25,000 s. Phones within words come from flite, fitted to the word's span.
+of the same name, each line "start end word" in 1/25,000 s. Phones within words come from flite, fitted to their spans.
 The model's mouth, in the style that recordings are made in, is seen as the tracker would see it: what it reads for a
 true opening was measured on studio frames, where both are known. It is blind to small ones, so that closures seem
 longer than they are, for both alike.
