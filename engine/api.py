@@ -27,7 +27,7 @@ from engine.access import Access, Deed, Denied, bearer
 from engine.audiofile import AudioFileError, read_audio
 from engine.clock import Clock
 from engine.config import Config
-from engine.limits import Limits, retry_after
+from engine.limits import Limits, out_of_files, retry_after
 from engine.lobby import BusyError, Guest, JoinedError, Lobby, Pcm, Speech, figures
 from engine.metrics import Metrics
 from engine.protocol import ProtocolError, event_to_json, parse_object
@@ -165,9 +165,14 @@ def _doors(rooms: Rooms) -> Any:
             response = ProblemError(404, "not-found", "it is not here, or no longer").response()
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except Exception:
-            log.exception("%s %s failed", request.method, request.match_info.route.resource)
-            response = ProblemError(500, "internal", "something went wrong here; the log says what").response()
+        except Exception as fault:
+            if out_of_files(fault):
+                log.warning("%s %s is refused: %s", request.method, request.match_info.route.resource, fault)
+                rooms.metrics.refused.add(reason="resources")
+                response = ProblemError(503, "no-room", "the server has no files or sockets left", 5.0).response()
+            else:
+                log.exception("%s %s failed", request.method, request.match_info.route.resource)
+                response = ProblemError(500, "internal", "something went wrong here; the log says what").response()
         if not response.prepared:
             _dress(rooms, request, response)
         rooms.metrics.requests.add(method=_known_method(request.method), status=str(response.status))

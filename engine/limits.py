@@ -1,5 +1,6 @@
 """How often, and how much: token buckets per address, per token, for everybody. Pure: time is an argument (seconds)."""
 
+import errno
 import ipaddress
 import math
 from collections import OrderedDict
@@ -13,6 +14,12 @@ class Rate:
 
     per_second: float
     burst: float
+
+
+def out_of_files(error: BaseException) -> bool:
+    """Whether this process, or the machine, has no descriptor, buffer or memory left: a reason to come back later."""
+    scarce = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+    return isinstance(error, OSError) and error.errno in scarce
 
 
 class Bucket:

@@ -71,6 +71,7 @@ from engine.icefilter import (
     counted,
 )
 from engine.ingress import VoiceReceiver
+from engine.limits import out_of_files
 from engine.media import Event, Moment
 from engine.offer import BadOffer, Role, read_offer
 from engine.session import SessionClosedError
@@ -862,7 +863,7 @@ class Peers:
                 await connection.setLocalDescription(await connection.createAnswer())
         except BaseException as error:
             await close_connection(connection, self._shared.deadlines.close)
-            if isinstance(error, NoFreePort):
+            if isinstance(error, NoFreePort) or out_of_files(error):
                 raise BadOffer(503, "No UDP port is free here; try again later.") from error
             if isinstance(error, TimeoutError):
                 raise BadOffer(503, "The server is too busy to answer; try again in a moment.") from error

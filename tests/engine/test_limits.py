@@ -1,6 +1,8 @@
 """Token buckets on a clock that the test moves."""
 
-from engine.limits import Bucket, Buckets, Limits, Rate, network, retry_after
+import errno
+
+from engine.limits import Bucket, Buckets, Limits, Rate, network, out_of_files, retry_after
 
 
 def limits(address: float = 5, token: float = 100, everybody: float = 100) -> Limits:
@@ -65,3 +67,9 @@ def test_a_clock_that_stands_still_or_steps_back_gives_nothing_away() -> None:
 
 def test_retry_after_is_whole_seconds_and_never_zero() -> None:
     assert [retry_after(wait) for wait in (0.0, 0.2, 1.0, 1.01)] == ["1", "1", "1", "2"]
+
+
+def test_l7_what_is_scarce_is_told_from_what_is_wrong() -> None:
+    assert out_of_files(OSError(errno.EMFILE, "Too many open files"))
+    assert not out_of_files(OSError(errno.EACCES, "Permission denied"))
+    assert not out_of_files(ValueError("Too many open files"))

@@ -1,5 +1,6 @@
 """`liveface serve` as a person runs it: a process of its own, its signals, its exit status, its one address."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from engine.__main__ import main
 from engine.serve import with_short_names
+from tests.webrtc_client import Client
 
 
 class Process:
@@ -42,8 +45,11 @@ class Process:
 
 
 @contextmanager
-def serving(*words: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
+def serving(*words: str, environ: dict[str, str] | None = None, files: int | None = None) -> Iterator[Process]:
+    """`files`: descriptors that the server may have open."""
     command = [sys.executable, "-m", "engine", "serve", "--slots", "2", "--backend", "tests.fakes", *words]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     if "--port" not in words:
         command += ["--port", "0"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LIVEFACE_")} | (environ or {})
@@ -109,6 +115,29 @@ def test_l1_a_second_sigterm_is_now() -> None:
         began = time.monotonic()
         assert server.ends()[0] == 0
         assert time.monotonic() - began < 20
+
+
+async def test_l7_without_descriptors_newcomers_are_refused_and_the_service_lives() -> None:
+    """Others hold all of its 64; who is connected already is told to come later, and then all is as it was."""
+    with serving(files=64) as server:
+        address = ("127.0.0.1", int(server.base.rpartition(":")[2]))
+        async with aiohttp.ClientSession(server.base) as http, Client() as client:
+            offer = await client.offer()
+            async with http.get("/healthz") as alive:
+                assert alive.status == 200
+            others = [socket.create_connection(address) for _ in range(60)]
+            await asyncio.sleep(0.3)
+            for _ in range(3):
+                async with http.post("/v1/whip", data=offer, headers={"Content-Type": "application/sdp"}) as refused:
+                    assert refused.status == 503, await refused.text()
+                    assert int(refused.headers["Retry-After"]) >= 1
+            for each in others:
+                each.close()
+            await asyncio.sleep(1.2)  # as long as the loop leaves a listening socket alone that it could not serve
+            async with http.post("/v1/whip", data=offer, headers={"Content-Type": "application/sdp"}) as welcome:
+                assert welcome.status == 201, await welcome.text()
+            async with http.get("/readyz") as ready:
+                assert ready.status == 200
 
 
 def test_l2_a_killed_server_leaves_no_model_port_or_memory_behind() -> None:
