@@ -32,8 +32,9 @@ check: $(STAMPS)/dev $(STAMPS)/node | deps  ## everything slow: newcomer's path,
 	@sh .ci/deps tests
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(TESTS)
 
-soak: $(STAMPS)/dev | deps  ## a thousand sessions come and go
+soak: $(STAMPS)/dev | deps  ## a thousand sessions come and go, and the protocol is fuzzed with atheris where it is
 	$(BIN)/python -m tests.soak.churn $(SOAK)
+	$(BIN)/python -m tests.soak.fuzz $(FUZZ)
 
 bench: $(STAMPS)/dev | deps  ## measured latency, as JSON, tables and plots under out/
 	mkdir -p out

@@ -105,6 +105,7 @@ TESTS_OF_MORE = {
     "tests/test_network_faults.py": "N1 to N9 on whole connections",
     "tests/test_newcomer.py": "a fresh clone, as a newcomer meets it",
     "tests/clients/test_browser.py": "clients/browser, which is not Python",
+    "tests/clients/python/test_lips.py": "tests/bench/lips.py, which goes through everything",
 }
 """Test files that belong to no single source file."""
 
