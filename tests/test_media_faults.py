@@ -220,7 +220,7 @@ def test_m7_a_microphone_that_runs_fast_or_slow_is_followed(ppm):
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("ppm", [-100, 100])
-def test_m7_eight_virtual_hours_at_100_ppm_have_no_slope(ppm):
+def test_l6_m7_eight_virtual_hours_at_100_ppm_have_no_slope(ppm):
     """2.88 s of drift between microphone and server."""
     check(Drift(ppm, 8 * 3_600))
 

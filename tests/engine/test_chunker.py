@@ -151,7 +151,7 @@ cuts = st.lists(st.integers(0, 12_000), max_size=30)
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(RATES), st.integers(0, 12_000), cuts, st.booleans())
-def test_any_split_of_the_same_sound_gives_bit_identical_chunks(rate, count, places, flush):
+def test_m9_any_split_of_the_same_sound_gives_bit_identical_chunks(rate, count, places, flush):
     pcm = noise(count, seed=count)
     whole = chunks_of([pcm], rate, flush)
     assert same(whole, chunks_of(split(pcm, places), rate, flush))

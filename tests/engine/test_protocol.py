@@ -178,7 +178,7 @@ def test_the_example_hello_is_read() -> None:
         pytest.param("{" * 65_537, id="too long"),
     ],
 )
-def test_json_bombs_are_refused_in_no_time(text: str) -> None:
+def test_p10_json_bombs_are_refused_in_no_time(text: str) -> None:
     began = time.perf_counter()
     with pytest.raises(ProtocolError) as refused:
         client_event_from_json(text)
@@ -313,7 +313,7 @@ def test_two_channels_stay_two() -> None:
 
 
 @pytest.mark.parametrize(("form", "size"), [("pcm_s16le", 3), ("pcm_f32le", 6), ("pcm_s16le", 1)])
-def test_half_a_sample_is_a_wrong_declaration(form: str, size: int) -> None:
+def test_m9_half_a_sample_is_a_wrong_declaration(form: str, size: int) -> None:
     assert failure(a_reader(audio={"format": form}), sound_frame(b"\0" * size)) is Close.BAD_MESSAGE
 
 
@@ -386,7 +386,7 @@ def test_an_interrupt_empties_the_queue() -> None:
     assert reader.queued_seconds(0.0) == 0.0
 
 
-def test_samples_one_by_one_ten_thousand_times_a_second() -> None:
+def test_m11_samples_one_by_one_ten_thousand_times_a_second() -> None:
     """M11: refused for its rate, after the first burst, not for its content."""
     reader = a_reader()
     for i in itertools.count():
@@ -619,7 +619,7 @@ def check_conversation(reader: ClientReader, said: list[str | bytes]) -> None:
                 json.loads(event_to_json(action.event))
 
 
-def test_a_hundred_thousand_random_messages() -> None:
+def test_p9_a_hundred_thousand_random_messages() -> None:
     """Mutations of good messages, seeded; each conversation is 10 long."""
     dice = random.Random(20261120)
     good: list[str | bytes] = [

@@ -504,7 +504,7 @@ async def test_who_resumes_what_is_gone_gets_a_new_session(place: Place) -> None
         pytest.param(hello(), 1003, "bad_message", id="a second hello"),
     ],
 )
-async def test_what_ends_a_conversation(place: Place, message: str | bytes, code: int, reason: str) -> None:
+async def test_p9_what_ends_a_conversation(place: Place, message: str | bytes, code: int, reason: str) -> None:
     async with place.talk() as (neighbour, _):
         async with place.talk() as (client, _):
             await client.send(message)
@@ -586,14 +586,14 @@ class Raw:
         self.writer.transport.abort()
 
 
-async def test_a_handshake_at_a_byte_a_second(place: Place) -> None:
+async def test_p9_a_handshake_at_a_byte_a_second(place: Place) -> None:
     raw = await Raw.open(place)
     raw.writer.write(b"G")
     assert await asyncio.wait_for(raw.reader.read(), 2) == b""  # hung up after `handshake` seconds
     raw.hang_up()
 
 
-async def test_a_message_at_a_byte_a_second(place: Place) -> None:
+async def test_p9_a_message_at_a_byte_a_second(place: Place) -> None:
     raw = await Raw.open(place)
     await raw.greet(face=False)
     raw.writer.write(b"\x82\xfe\x10\x00\0\0\0\0")  # 4,096 bytes are coming
@@ -606,7 +606,7 @@ async def test_a_message_at_a_byte_a_second(place: Place) -> None:
     await place.gone()
 
 
-async def test_a_compressed_bomb_is_never_inflated(place: Place) -> None:
+async def test_p9_a_compressed_bomb_is_never_inflated(place: Place) -> None:
     raw = await Raw.open(place)
     await raw.greet(face=False)
     raw.frame(0xC2, bytes(1000))  # RSV1: compressed, though nobody agreed to that
@@ -615,7 +615,7 @@ async def test_a_compressed_bomb_is_never_inflated(place: Place) -> None:
     await place.gone()
 
 
-async def test_a_message_of_ten_megabytes(place: Place) -> None:
+async def test_m11_a_message_of_ten_megabytes(place: Place) -> None:
     """M11: refused by its announced length, before its body has come."""
     raw = await Raw.open(place)
     await raw.greet(face=False)
@@ -625,7 +625,7 @@ async def test_a_message_of_ten_megabytes(place: Place) -> None:
     await place.gone()
 
 
-async def test_a_train_of_empty_fragments(place: Place) -> None:
+async def test_p9_a_train_of_empty_fragments(place: Place) -> None:
     raw = await Raw.open(place)
     await raw.greet(face=False)
     raw.frame(0x02, b"")
@@ -657,7 +657,7 @@ async def test_a_fragmented_message_is_one_message(place: Place) -> None:
     await place.gone()
 
 
-async def test_who_stops_reading_is_closed_and_nobody_else_notices() -> None:
+async def test_m13_who_stops_reading_is_closed_and_nobody_else_notices() -> None:
     """M13: the sender's buffers fill; faces are dropped, not queued; then the guest is put out, its slot and its socket
     are free though it never hangs up, and the door can be shut."""
     async with a_place() as place:
@@ -699,7 +699,7 @@ async def test_a_slow_reader_gets_new_faces_and_is_told_of_the_old() -> None:
         raw.hang_up()
 
 
-async def test_a_client_that_vanishes_leaves_nothing(place: Place) -> None:
+async def test_n9_a_client_that_vanishes_leaves_nothing(place: Place) -> None:
     for _ in range(3):
         raw = await Raw.open(place)
         await raw.greet(video={"codec": "jpeg"}, mesh=True, audio_out=True)
