@@ -165,7 +165,7 @@ function showSessions(list) {
       ["Latency", `${fixed(latencyMs(session))} ms`, ""],
       ["Late", fixed(session.repeated ?? session.late ?? 0), ""],
       ["Waiting", `${fixed(session.queued_seconds ?? 0, 1)} s`, ""],
-      ["Viewers", fixed(session.viewers ?? session.outlets ?? 0), ""],
+      ["Connections", fixed(session.viewers ?? 0), ""], // who speaks, and all who look on
     ]);
   }
 }
