@@ -97,7 +97,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    avatar: Annotated[tuple[str, ...], Says("avatars to serve; the first is the default one")] = ("demo",)
+    avatar: Annotated[tuple[str, ...], Says("avatars to serve; the first is the default one")] = ("demo", "ada")
     avatars_dir: Annotated[Path | None, Says("where your own avatars lie")] = None
     host: Annotated[str, Says("the address to listen on")] = "127.0.0.1"
     port: Annotated[int, Says("HTTP", least=0, most=65_535)] = 8800

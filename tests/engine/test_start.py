@@ -34,9 +34,9 @@ def persons_shelf(tmp_path: Path, consent: dict[str, object] | None) -> Path:
     return shelf
 
 
-async def test_the_shipped_avatar_opens_and_makes_a_picture() -> None:
+async def test_the_shipped_avatars_open_and_make_a_picture() -> None:
     async with open_worker(Config(slots=1, runtime="inline"), RealClock()) as worker:
-        assert list(worker.cards) == ["demo"]
+        assert list(worker.cards) == ["demo", "ada"]
         assert (await worker.canary()).roi is not None
     assert not worker.alive
 
