@@ -14,7 +14,8 @@ import pytest
 from engine.websocket import Stream
 from models.face import ARKIT_52
 from tests.clients.streams import a_stream
-from tests.clients.vr.pages import browse, node_modules
+from tests.clients.vr.pages import Found, browse, node_modules
+from tests.processor import StarvedError, Waits, remeasured
 
 
 @pytest.fixture
@@ -66,10 +67,22 @@ async def test_the_head_makes_faces(tmp_path: Path) -> None:
     assert dark["mm"] < dark["rest"] + 60
 
 
-@pytest.mark.slow  # software WebGL starves it where anything else runs
-@pytest.mark.timeout(260)
+@pytest.mark.slow  # software WebGL wants a core of its own
+@pytest.mark.timeout(600)
+@remeasured
 async def test_the_demo_page_moves_its_lips_with_the_sound(stream: Stream, tmp_path: Path) -> None:
-    found = await browse("web/", tmp_path, {"url": stream.url, "keep": "1", "xr": "1"}, seconds=200)
+    async with Waits() as waits:
+        found = await browse("web/", tmp_path, {"url": stream.url, "keep": "1", "xr": "1"}, seconds=180)
+    try:
+        in_step(found)
+    except AssertionError as failed:
+        if waits.starved:
+            raise StarvedError(str(failed)) from failed
+        raise
+
+
+def in_step(found: Found) -> None:
+    """The page had no error, and its lips went with its sound."""
     said = found.said
     assert said["errors"] == []
     assert (said["names"], said["missing"], said["mark"], said["state"]) == (52, [], "AI", "running")
@@ -78,9 +91,12 @@ async def test_the_demo_page_moves_its_lips_with_the_sound(stream: Stream, tmp_p
     print(f"{len(when)} looks in {said['seconds']:.1f} s, {said['frames']} frames drawn, {said['faces']} faces")
     assert len(when) > 20  # drawn by a CPU that has other things to do
     assert np.all(np.diff(pts) >= -1)  # time never runs backwards
-    # The face shown is that of the sound heard, or, where a busy machine lets it run dry, within a chunk of it.
-    assert np.quantile(np.abs(head - pts), 0.8) <= 41_000
-    assert np.corrcoef(loud, jaw)[0, 1] > 0.6
+    # The face shown is that of the sound heard; only at the interrupt there is neither for a moment.
+    apart = np.abs(head - pts)
+    print(f"face from sound: median {np.median(apart):.0f}, p90 {np.quantile(apart, 0.9):.0f} us")
+    assert np.median(apart) <= 1
+    assert np.quantile(apart, 0.9) <= 10_000
+    assert np.corrcoef(loud, jaw)[0, 1] > 0.85
     assert jaw.max() > 0.1
     assert "speech.started" in said["events"]
     assert "cleared" in said["events"]

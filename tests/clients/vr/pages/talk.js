@@ -38,6 +38,7 @@ async function run() {
       posted.series.push([performance.now() - began, avatar.headUs, face.ptsUs, loud, face.values[jaw], avatar.bufferedMs]);
       if (face.values[jaw] > 1.3 * most + 0.02) {
         most = face.values[jaw];
+        liveface.driver.apply(face); // the page's own frames may be long in coming
         renderer.render(liveface.scene, liveface.camera);
         posted.pictures.open = renderer.domElement.toDataURL("image/png");
       }
