@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from models.avatar import Shelf, default_shelf, seal
 from models.rates import CHUNK, CHUNK_SECONDS, SAMPLE_RATE
 from models.runtime import STAGES, Floats, Row, Runtime, Wants
 from models.runtime.choose import open_runtime
+from models.runtime.ear import LIPS
+from models.runtime.loops import resident_bytes
 from models.runtime.slots import BUCKETS
 
 SHARE: Final = 0.6
@@ -41,6 +42,45 @@ for _ in range(12):
     best = min(best, time.process_time() - began)
 print(best)
 """
+
+
+LEAST_STEPS: Final = 10
+MOST_ROWS: Final = 1_280
+"""Of a batch size, once it has had `LEAST_STEPS`: large batches need fewer steps for as good a median."""
+
+MANY_SLOTS: Final = 65
+
+OPENED: Final = """
+import sys
+from pathlib import Path
+from models.runtime.bench import held
+from models.runtime.choose import open_runtime
+from models.runtime.ear import LIPS
+from models.runtime.loops import resident_bytes
+runtime, _ = open_runtime(sys.argv[1], [Path(each) for each in sys.argv[3:]], int(sys.argv[2]))
+print(held(runtime))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Milliseconds of a step with B rows: a + b B."""
+
+    a_ms: float
+    b_ms: float
+    r2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Megabytes, by opening backends in fresh processes and looking what they hold; a GPU's memory is told apart."""
+
+    opened: float
+    """With one avatar and one slot."""
+    avatar: float
+    """For one more avatar."""
+    session: float
+    """For one more slot, of which everything is allocated when it opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +106,20 @@ class Report:
     machine: str
     calibration_ms: float
     open_seconds: float
-    resident_mb: float
-    """Of this process, loops and networks included."""
     steps: list[Step] = field(default_factory=list)
-    a_ms: float = 0.0
-    b_ms: float = 0.0
-    r2: float = 0.0
+    whole: Line = Line(0.0, 0.0, 1.0)
+    stages: dict[str, Line] = field(default_factory=dict)
+    memory: Memory | None = None
+    gpu: str = ""
+    gpu_mb: float = 0.0
+    networks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Graph → its parameters, and its multiply-accumulates for one row of one step."""
 
     @property
     def sessions(self) -> int:
         """How many fit in `SHARE` of a tick by the fit."""
-        return max(0, int((SHARE * 1e3 * CHUNK_SECONDS - self.a_ms) / self.b_ms)) if self.b_ms > 0 else 0
+        line = self.whole
+        return max(0, int((SHARE * 1e3 * CHUNK_SECONDS - line.a_ms) / line.b_ms)) if line.b_ms > 0 else 0
 
 
 def calibrate() -> float:
@@ -88,14 +131,14 @@ def calibrate() -> float:
     return 1e3 * float(done.stdout)
 
 
-def fit(batches: Sequence[int], milliseconds: Sequence[float]) -> tuple[float, float, float]:
-    """a, b and R² of milliseconds = a + b · batch, weighted by 1 / batch so that small batches count as well."""
+def fit(batches: Sequence[int], milliseconds: Sequence[float]) -> Line:
+    """milliseconds = a + b · batch, weighted by 1 / batch so that small batches count as well."""
     x, y = np.array(batches, float), np.array(milliseconds, float)
     if len(x) < 2:
-        return 0.0, float(y[0] / x[0]), 1.0
+        return Line(0.0, float(y[0] / x[0]), 1.0)
     b, a = (float(value) for value in np.polyfit(x, y, 1, w=1 / x))
     missed, spread = ((y - a - b * x) / x) ** 2, ((y - np.average(y, weights=1 / x**2)) / x) ** 2
-    return a, b, 1 - float(missed.sum() / spread.sum())
+    return Line(a, b, 1 - float(missed.sum() / spread.sum()) if spread.any() else 1.0)
 
 
 def speech(chunks: int) -> Floats:
@@ -107,11 +150,12 @@ def speech(chunks: int) -> Floats:
 
 
 def measure(runtime: Runtime, batches: Sequence[int], steps: int, wants: Wants) -> list[Step]:
-    """Time `steps` steps of each batch, after a few that do not count. Rows go round the open avatars."""
+    """Time steps of each batch, `steps` or fewer, after a few that do not count. Rows go round the open avatars."""
     cards = list(runtime.cards.values())
-    sound = speech(steps + 3)
-    measured: list[Step] = []
+    most, measured = steps, list[Step]()
     for batch in batches:
+        steps = min(most, max(LEAST_STEPS, MOST_ROWS // batch))
+        sound = speech(steps + 3)
         seconds: list[float] = []
         stages = dict.fromkeys(STAGES, 0.0)
         began_core = process_time()
@@ -143,15 +187,23 @@ def measure(runtime: Runtime, batches: Sequence[int], steps: int, wants: Wants) 
     return measured
 
 
-def report(backend: str, packages: Sequence[Path], batches: Sequence[int], steps: int, wants: Wants) -> Report:
+def report(
+    backend: str,
+    packages: Sequence[Path],
+    batches: Sequence[int],
+    steps: int,
+    wants: Wants,
+    with_memory: bool = False,
+) -> Report:
     """Open, measure, close."""
     began = perf_counter()
     runtime, reason = open_runtime(backend, packages, max(batches))
     opened = perf_counter() - began
     card = next(iter(runtime.cards.values()))
     measured = measure(runtime, batches, steps, wants)
-    a, b, r2 = fit([step.batch for step in measured], [step.p50 for step in measured])
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    sizes = [step.batch for step in measured]
+    spent = {stage: [step.batch * step.stages.get(stage, 0.0) for step in measured] for stage in STAGES}
+    gpu, gpu_mb = on_gpu()
     runtime.close()
     return Report(
         backend=reason,
@@ -160,12 +212,59 @@ def report(backend: str, packages: Sequence[Path], batches: Sequence[int], steps
         machine=f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         calibration_ms=calibrate(),
         open_seconds=opened,
-        resident_mb=resident,
         steps=measured,
-        a_ms=a,
-        b_ms=b,
-        r2=r2,
+        whole=fit(sizes, [step.p50 for step in measured]),
+        stages={stage: fit(sizes, each) for stage, each in spent.items() if any(each)},
+        memory=memory(backend, packages) if with_memory else None,
+        gpu=gpu,
+        gpu_mb=gpu_mb,
+        networks=networks(packages[0]),
     )
+
+
+def held(runtime: Runtime) -> float:
+    """Megabytes: what this process alone has written to, and the loops, which it shares with its owner."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) << 10
+    return (own + sum(resident_bytes(card.loop) for card in runtime.cards.values())) / 1e6
+
+
+def memory(backend: str, packages: Sequence[Path]) -> Memory:
+    single, many = opened_mb(backend, packages[:1], 1), opened_mb(backend, packages[:1], MANY_SLOTS)
+    more = len(packages) - 1
+    avatar = (opened_mb(backend, packages, 1) - single) / more if more else 0.0
+    return Memory(single, avatar, (many - single) / (MANY_SLOTS - 1))
+
+
+def opened_mb(backend: str, packages: Sequence[Path], slots: int) -> float:
+    words = [sys.executable, "-c", OPENED, backend, str(slots), *map(str, packages)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return float(done.stdout)
+
+
+def on_gpu() -> tuple[str, float]:
+    """The GPU's name, driver and clock, and the megabytes that torch holds of it; nothing where none is used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return "", 0.0
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.max.sm", "--format=csv,noheader"]
+    try:
+        name = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        name = torch.cuda.get_device_name()
+    return name, torch.cuda.memory_reserved() / 1e6
+
+
+def networks(package: Path) -> dict[str, tuple[int, int]]:
+    """Parameters and multiply-accumulates of all graphs that serve this avatar; nothing where onnx is not installed."""
+    try:
+        from models.runtime.counted import count
+    except ModuleNotFoundError:
+        return {}
+    graphs = {"voice": LIPS, **{path.stem: path for path in sorted(package.glob("graphs/*.onnx"))}}
+    return {name: count(path.read_bytes()) for name, path in graphs.items() if path.is_file()}
 
 
 def siblings(package: Path, count: int, folder: Path) -> list[Path]:
@@ -188,8 +287,7 @@ def text(reports: Sequence[Report]) -> str:
         lines += [
             f"{one.backend}",
             f"{one.avatars} avatar{'s' * (one.avatars > 1)} of {one.size}; {one.machine}; "
-            f"calibration kernel {one.calibration_ms:.1f} ms; opened in {one.open_seconds:.1f} s; "
-            f"{one.resident_mb:.0f} MB",
+            f"calibration kernel {one.calibration_ms:.1f} ms; opened in {one.open_seconds:.1f} s",
             f"{'batch':>6} {'p50 ms':>8} {'p95 ms':>8} {'ms/frame':>9} {'core-ms/frame':>14} {'kernels/frame':>14}  "
             "stages, ms/frame",
         ]
@@ -200,10 +298,23 @@ def text(reports: Sequence[Report]) -> str:
                 f"{step.batch:>6} {step.p50:>8.2f} {step.p95:>8.2f} {frame:>9.2f} {step.core / step.batch:>14.2f} "
                 f"{step.core / step.batch / one.calibration_ms:>14.3f}  {stages}"
             )
-        lines.append(
-            f"step = {one.a_ms:.2f} + {one.b_ms:.2f} B ms (R² {one.r2:.3f}): "
-            f"{one.sessions} sessions in {SHARE:.0%} of a tick\n"
-        )
+        lines += [
+            f"{name:>10} = {line.a_ms:.2f} + {line.b_ms:.2f} B ms (R² {line.r2:.3f})"
+            for name, line in {**one.stages, "step": one.whole}.items()
+        ]
+        lines.append(f"{one.sessions} sessions in {SHARE:.0%} of a tick")
+        if one.memory is not None:
+            lines.append(
+                f"memory: {one.memory.opened:.0f} MB with one avatar and one slot, {one.memory.session:.2f} MB a slot"
+                + (f", {one.memory.avatar:.0f} MB an avatar" if one.avatars > 1 else "")
+            )
+        if one.gpu:
+            lines.append(f"{one.gpu}: {one.gpu_mb:.0f} MB of it held")
+        lines += [
+            f"network {name}: {parameters / 1e6:.2f} M parameters, {macs / 1e6:.2f} M multiply-accumulates a frame"
+            for name, (parameters, macs) in one.networks.items()
+        ]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -216,7 +327,7 @@ def plot(reports: Sequence[Report], path: Path) -> None:
         batches = [step.batch for step in one.steps]
         label = f"{one.backend.partition(':')[0]}, {one.avatars} avatar{'s' * (one.avatars > 1)}"
         (line,) = axes.plot(batches, [step.p50 for step in one.steps], "o", label=label)
-        axes.plot(batches, [one.a_ms + one.b_ms * batch for batch in batches], color=line.get_color())
+        axes.plot(batches, [one.whole.a_ms + one.whole.b_ms * batch for batch in batches], color=line.get_color())
     axes.axhline(SHARE * 1e3 * CHUNK_SECONDS, color="grey", linestyle=":")
     axes.set(xlabel="rows in a step", ylabel="ms", title="a step of the runtime")
     axes.legend()
@@ -236,6 +347,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--most", type=int, default=BUCKETS[-1], metavar="B", help="largest batch (default: 128)")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="steps of each batch (default: 40)")
+    parser.add_argument("--no-memory", action="store_true", help="do not open everything again to see what it holds")
     parser.add_argument("--face-only", action="store_true", help="no pictures: what a VR client costs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it")
@@ -252,7 +364,9 @@ def run(arguments: argparse.Namespace) -> int:
             copies = siblings(package, max(arguments.avatars or [1, 8]), Path(folder))
             for backend in arguments.backend or ["auto"]:
                 for count in arguments.avatars or [1, 8]:
-                    reports.append(report(backend, copies[:count], batches, arguments.steps, wants))
+                    reports.append(
+                        report(backend, copies[:count], batches, arguments.steps, wants, not arguments.no_memory)
+                    )
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"liveface bench runtime: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

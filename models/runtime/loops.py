@@ -167,6 +167,10 @@ class Paged:
         self._played: OrderedDict[int, None] = OrderedDict()
         self._most = max(3, budget // self._second)
 
+    @property
+    def most_bytes(self) -> int:
+        return self._most * self._second
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -192,6 +196,11 @@ class Paged:
         """The mapping is of a file, so that nothing is lost by it."""
         start = second * self._second // mmap.PAGESIZE * mmap.PAGESIZE
         self._mapping.madvise(advice, start, min((second + 1) * self._second, len(self._mapping)) - start)
+
+
+def resident_bytes(loop: Pictures) -> int:
+    """What a loop may hold of memory."""
+    return loop.most_bytes if isinstance(loop, Paged) else math.prod(loop.shape)
 
 
 def memory_file() -> int:

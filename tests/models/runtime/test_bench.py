@@ -9,18 +9,20 @@ import pytest
 
 from models.avatar import Shelf
 from models.runtime import Out, Row, Wants, bench
-from models.runtime.bench import fit, measure, siblings
+from models.runtime.bench import Line, fit, measure, siblings
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.scripted import Scripted
+from tests.models.runtime.taught import teach_package
 
 
 def test_the_fit_finds_what_a_line_was_made_of() -> None:
     batches = [1, 2, 4, 8, 16, 32]
-    a, b, r2 = fit(batches, [3 + 0.5 * batch for batch in batches])
-    assert (a, b, r2) == (pytest.approx(3), pytest.approx(0.5), pytest.approx(1))
+    line = fit(batches, [3 + 0.5 * batch for batch in batches])
+    assert (line.a_ms, line.b_ms, line.r2) == (pytest.approx(3), pytest.approx(0.5), pytest.approx(1))
     noisy = [(3 + 0.5 * batch) * (1 + 0.2 * (-1) ** n) for n, batch in enumerate(batches)]
-    assert fit(batches, noisy)[2] < 0.99
-    assert fit([4], [8.0]) == (0, 2, 1)
+    assert fit(batches, noisy).r2 < 0.99
+    assert fit([4], [8.0]) == Line(0, 2, 1)
+    assert fit(batches, [0.0] * 6) == Line(pytest.approx(0), pytest.approx(0), 1)  # type: ignore[arg-type]
 
 
 class Hand:
@@ -52,8 +54,8 @@ def test_a_known_runtime_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(bench, "perf_counter", wall)
     monkeypatch.setattr(bench, "process_time", core)
     steps = measure(Slow(wall, core), [1, 4, 8], 15, Wants.PICTURE)
-    a, b, r2 = fit([step.batch for step in steps], [step.p50 for step in steps])
-    assert (a, b, r2) == (pytest.approx(2), pytest.approx(1), pytest.approx(1))
+    line = fit([step.batch for step in steps], [step.p50 for step in steps])
+    assert (line.a_ms, line.b_ms, line.r2) == (pytest.approx(2), pytest.approx(1), pytest.approx(1))
     assert [step.core for step in steps] == [pytest.approx(step.p50 / 2) for step in steps]
     assert steps[0].stages["place"] == pytest.approx(500)
 
@@ -64,7 +66,45 @@ def test_siblings_are_whole_packages_of_other_names(tmp_path: Path) -> None:
     report = bench.report("plain", copies, [1, 2], 3, Wants.FACE)
     assert (report.avatars, report.size) == (3, "128x128, 8 frames")
     assert report.calibration_ms > 0.5
-    assert report.resident_mb > 10
+    assert set(report.stages) >= {"features", "landmarks"}
+    assert report.memory is None
+
+
+def test_memory_is_told_by_avatar_and_by_session(tmp_path: Path) -> None:
+    copies = siblings(draw_package(tmp_path / "ellipse", frames=200), 2, tmp_path)
+    memory = bench.memory("plain", copies)
+    loop = 200 * 128 * 192 / 1e6
+    assert 20 < memory.opened < 500
+    assert 0.9 * loop < memory.avatar < 4 * loop + 10
+    assert -0.05 < memory.session < 0.5
+    assert bench.memory("plain", copies[:1]).avatar == 0
+
+
+def test_a_backend_that_does_not_open_is_no_memory(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no backend is called 'abacus'"):
+        bench.opened_mb("abacus", [tmp_path], 1)
+
+
+def test_networks_are_counted_when_an_avatar_brings_its_own(tmp_path: Path) -> None:
+    counted = bench.networks(teach_package(tmp_path / "net"))
+    assert set(counted) >= {"step", "paint"}
+    assert counted["paint"] == (1, 0)  # a hundred is its only number
+
+
+def test_large_batches_take_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, core = Hand(), Hand()
+    monkeypatch.setattr(bench, "perf_counter", wall)
+    monkeypatch.setattr(bench, "process_time", core)
+    monkeypatch.setattr(bench, "MOST_ROWS", 100)
+    steps: list[int] = []
+
+    class Counting(Slow):
+        def step(self, rows: list[Row]) -> list[Out]:
+            steps.append(len(rows))
+            return super().step(rows)
+
+    measure(Counting(wall, core), [1, 4, 8], 50, Wants.PICTURE)
+    assert [steps.count(batch) for batch in (1, 4, 8)] == [53, 28, 15]
 
 
 def test_the_command_prints_what_it_measured(
@@ -73,7 +113,20 @@ def test_the_command_prints_what_it_measured(
     draw_package(tmp_path / "shelf" / "ellipse")
     monkeypatch.setattr(bench, "Shelf", partial(Shelf, shipped=tmp_path / "shelf"))
     monkeypatch.setattr(bench, "calibrate", lambda: 10.0)
-    words = ["bench", "--avatar", "ellipse", "--backend", "plain", "--avatars", "1", "--most", "4", "--steps", "3"]
+    words = [
+        "bench",
+        "--avatar",
+        "ellipse",
+        "--backend",
+        "plain",
+        "--avatars",
+        "1",
+        "--most",
+        "4",
+        "--steps",
+        "3",
+        "--no-memory",
+    ]
     monkeypatch.setattr("sys.argv", [*words, "--json", "--plot", str(tmp_path / "plot.png")])
     assert bench.main() == 0
     (told,) = json.loads(capsys.readouterr().out)

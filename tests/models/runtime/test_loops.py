@@ -12,7 +12,7 @@ import pytest
 from models.avatar import decode_loop, read_avatar
 from models.rates import FRAME_RATE
 from models.runtime import AvatarCard, Bytes, Pictures, loops, plain
-from models.runtime.loops import LoopFiles, LoopStore, Paged, Place, place_of
+from models.runtime.loops import LoopFiles, LoopStore, Paged, Place, place_of, resident_bytes
 from tests.models.runtime.drawn import draw_package
 
 KILOBYTE = 1 << 10
@@ -119,6 +119,8 @@ def test_however_long_a_loop_is_what_is_mapped_of_it_stays_within_the_budget(fil
     for index in range(len(kept))[::way]:
         assert int(kept[index].sum()) == int(long[index].sum())
         largest = max(largest, mapped_kilobytes(files.disk)) if index % FRAME_RATE == 13 else largest
+    assert resident_bytes(kept) == budget
+    assert resident_bytes(long) == long.nbytes
     assert second // KILOBYTE <= largest <= (budget + 2 * MEGABYTE) // KILOBYTE
 
 
