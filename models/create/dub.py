@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from models.avatar import Avatar, PackageError, Shelf, default_shelf
 from models.create.film import Floats, FootageError, Picture, pictures, sound
-from models.create.fit import shrink
+from models.create.fit import shrunk
 from models.create.repaint import person_of, posed, repainted, said
 from models.create.track import Track, tracked
 from models.create.watch import MOST_SIDE
@@ -71,7 +71,7 @@ def dub(video: Path, made: Track, audio: Floats, avatar: Avatar, out: Path, quie
         raise FootageError("there is no speech to say: the sound is shorter than one picture")
     order = _there_and_back(take.stop - take.start, frames)
     person = person_of(avatar)
-    points = (made.points[take] * shrink(made))[order]
+    points = shrunk(made.points[take], made)[order]
     house = posed(person, said(person, audio[: frames * CHUNK]), points)
     shown = repainted(person, _played(video, made.picture[take][order]), points, house)
     unfinished = out.with_name(f".{out.name}.unfinished.mp4")

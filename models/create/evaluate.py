@@ -60,8 +60,13 @@ class Scores:
     """Tracked points of the live pictures of `film`."""
 
     def facts(self) -> dict[str, Any]:
-        rows = {"seconds": self.seconds, "motion": self.motion, "pictures": self.pictures, "phones": self.phones}
-        return {**rows, "published": PUBLISHED}
+        """What was measured; None where there was nothing to measure."""
+        tables = {"motion": self.motion, "pictures": self.pictures, "phones": self.phones}
+        known = {
+            title: {row: {k: v if np.isfinite(v) else None for k, v in told.items()} for row, told in rows.items()}
+            for title, rows in tables.items()
+        }
+        return {"seconds": self.seconds, **known, "published": PUBLISHED}
 
 
 def evaluate(

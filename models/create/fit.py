@@ -43,8 +43,8 @@ class Quality:
 
 QUALITIES: Final = {
     "draft": Quality(head_steps=600, renderer_steps=1_500, patch=128, patience=3),
-    "good": Quality(head_steps=2_400, renderer_steps=12_000, patch=128, patience=5),
-    "best": Quality(head_steps=4_800, renderer_steps=30_000, patch=192, patience=8),
+    "good": Quality(head_steps=900, renderer_steps=12_000, patch=128, patience=5),
+    "best": Quality(head_steps=1_500, renderer_steps=30_000, patch=192, patience=8),
 }
 
 
@@ -177,12 +177,13 @@ def scaled_points(piece: Piece) -> Floats:
     points = own[piece.frames]
     lost = ~np.isfinite(points).all((1, 2))
     points = np.where(lost[:, None, None], track.points[piece.frames], points)
-    return np.asarray(points * shrink(track), np.float32)
+    return shrunk(points, track)
 
 
-def shrink(track: Track) -> float:
-    """Of the film's pixels: pictures come no larger than `MOST_SIDE`."""
-    return min(1.0, MOST_SIDE / max(track.width, track.height))
+def shrunk(points: Floats, track: Track) -> Floats:
+    """The film's pixels → those of its pictures, which come no larger than `MOST_SIDE`."""
+    scale = min(1.0, MOST_SIDE / max(track.width, track.height))
+    return np.asarray(points * scale + np.array([0.5, 0.5, 0.0]) * (scale - 1), np.float32)
 
 
 def _next(frames: Iterator[Picture], piece: Piece) -> Iterator[Picture]:

@@ -24,11 +24,13 @@ from models.create.live import opened
 from models.create.loop import Stretch
 from models.create.package import Scene, jpeg
 from models.create.track import Track, faults, mean_pixels
+from models.metrics import face_box
 from models.rates import CHUNK, FRAME_RATE, SAMPLE_RATE
 from models.runtime import Row, Wants
 
 FILM_SECONDS: Final = 12
 COST_STEPS: Final = 30
+OVERLAY_HEIGHT: Final = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and not np.isfinite(value):
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else html.escape(str(value))
 
 
@@ -287,13 +291,18 @@ def overlay(scores: Scores, count: int = 5) -> Picture:
     """Live pictures with the lips and jaw that MediaPipe found on them."""
     shown = []
     for at in np.linspace(0, len(scores.film) - 1, count).astype(int):
-        picture = scores.film[at][1].copy()
-        points = scores.shown[at]
-        if np.isfinite(points).all():
-            for index in face.HOUSE[face.HOUSE_SPOKEN]:
-                x, y = points[index, :2].round().astype(int)
-                picture[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1] = (80, 255, 120)
-        shown.append(_sized(picture, 260))
+        picture, points = scores.film[at][1], scores.shown[at]
+        if not np.isfinite(points).all():
+            continue
+        box = face_box(points, picture.shape[1], picture.shape[0])
+        scale = OVERLAY_HEIGHT / (box.bottom - box.top)
+        large = _sized(box.of(picture), OVERLAY_HEIGHT)
+        for index in face.HOUSE[face.HOUSE_SPOKEN]:
+            x, y = ((points[index, :2] - (box.left, box.top)) * scale).round().astype(int)
+            large[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1] = (80, 255, 120)
+        shown.append(large)
+    if not shown:
+        return np.zeros((OVERLAY_HEIGHT, OVERLAY_HEIGHT, 3), np.uint8)
     return np.concatenate(shown, 1)
 
 
@@ -338,7 +347,7 @@ def plot(scores: Scores, seconds: float = 12.0) -> bytes:
     axes.plot(time, true[:count], label="film", color="0.5")
     axes.plot(time, shown[:count], label="avatar, live", color="C0")
     axes.set_xlabel("seconds")
-    axes.set_ylabel("opening, % of the eyes' distance")
+    axes.set_ylabel("opening, %")
     axes.legend(frameon=False)
     figure.tight_layout()
     out = io.BytesIO()

@@ -22,6 +22,7 @@ LOOK_EVERY: Final = 10
 OTHER_FACE: Final = 0.35
 """Of the main face's width, from which another counts: pictures on a wall do not."""
 THUMB: Final = 24
+_HALF: Final = np.array([0.5, 0.5, 0.0], np.float32)
 CUT: Final = 26.0
 """Mean grey levels by which two neighbouring thumbnails differ across a cut; heads that turn change 5."""
 
@@ -51,7 +52,8 @@ def watch(film: Film, told: Callable[[float], None] = lambda seconds: None) -> W
             found = _mesh(mesh, picture)
             if number % LOOK_EVERY == 0:
                 looks.append(_look(picture, found, detector, hands))
-            points.append(found * (film.width / picture.shape[1]))
+            larger = film.width / picture.shape[1]
+            points.append(found * larger + _HALF * (larger - 1))
             thumbs.append(_thumb(picture))
             told(second)
     if not seconds:
@@ -87,7 +89,8 @@ def _mesh(mesh: Any, picture: Picture) -> Floats:
     if not found:
         return np.full((MESH_POINTS, 3), np.nan, np.float32)
     marks = np.array([(mark.x, mark.y, mark.z) for mark in found[0].landmark], np.float32)
-    return marks * np.array([width, height, width], np.float32)
+    # A pixel's middle is a whole number in this house; MediaPipe counts from the picture's edge.
+    return marks * np.array([width, height, width], np.float32) - _HALF
 
 
 def _look(picture: Picture, points: Floats, detector: Any, hands: Any) -> tuple[int, bool, float]:

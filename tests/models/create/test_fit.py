@@ -1,9 +1,11 @@
 """The two fits: they begin, they go on after a kill, and they keep the best."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from models.create.fit import Piece, Quality, fit_head, fit_renderer, scaled_points, seen, shrink
+from models.create.fit import Piece, Quality, fit_head, fit_renderer, scaled_points, seen, shrunk
 from tests.models.create.conftest import TINY
 
 
@@ -41,4 +43,7 @@ def test_pictures_come_in_order_with_their_own_points(parts):
     assert counts == [30, 30, 20]
     assert [len(clip.points) for clip in clips] == counts
     assert np.isfinite(scaled_points(held[0])).all()
-    assert shrink(held[0].track) == 1.0
+    track = held[0].track
+    assert np.array_equal(shrunk(track.points, track), track.points)
+    large = replace(track, width=2560, height=1440)
+    assert shrunk(np.full((1, 478, 3), 101.0, np.float32), large)[0, 0, :2].tolist() == [50.25, 50.25]
