@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import face
-from models.studio import record
+from models.studio import record, speech
 from models.studio.articulation import Phone
 from models.studio.presenter import Crop, Picture, Presenter
 from models.studio.presenter.rig import Pose
@@ -156,3 +156,30 @@ def test_every_voice_of_a_film_can_speak() -> None:
     for voice in record.VOICES:
         spoken = Espeak().say("Maybe.", voice) if "-" in voice else flite("Maybe.", voice)
         assert spoken.seconds > 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("flite"), reason="make deps installs the voices")
+def test_a_tracker_agrees_with_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Really drawn, really spoken. The tracker reads nothing of openings under 4 mm: it is asked about the rest."""
+    mediapipe = pytest.importorskip("mediapipe")
+    monkeypatch.setattr(record, "say", lambda text, voice: speech.flite(text, "slt"))
+    film = record.record("mira", 6.0, tmp_path / "mira.mp4", cache=tmp_path, size=256, compiled=False)
+    with av.open(str(film)) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    with np.load(record.labels_beside(film), allow_pickle=False) as labels:
+        truth, gap = labels["points"][..., :2], labels["inner_gap"]
+    found = []
+    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
+        for picture in pictures:
+            faces = mesh.process(picture).multi_face_landmarks
+            assert faces, "a face in every picture"
+            found.append([(point.x * 256 - 0.5, point.y * 256 - 0.5) for point in faces[0].landmark])
+    seen = np.array(found)
+    eyes = np.linalg.norm(truth[:, 33] - truth[:, 263], axis=1)[:, None]
+    assert (np.linalg.norm(seen - truth, axis=2) / eyes).mean() < 0.015
+    apart = seen[:, face.INNER_LOWER, 1] - seen[:, face.INNER_UPPER, 1]
+    assert np.corrcoef(apart, gap)[0, 1] > 0.93
+    wide = gap > 0.04 * eyes[:, 0]
+    assert wide.sum() > 20
+    assert np.corrcoef(apart[wide], gap[wide])[0, 1] > 0.95
