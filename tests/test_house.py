@@ -33,7 +33,7 @@ FLOORS = (
         "probe",
         "protocol",
     },
-    {"listener", "worker"},
+    {"egress", "listener", "worker"},
     {"pipeline", "start"},
     {"session"},
     {"broadcast"},
@@ -57,6 +57,7 @@ ONLY_IN = {
     "aiortc": {
         "engine/webrtc.py": "the skin",
         "engine/ingress.py": "takes the place of its jitter buffer",
+        "engine/egress.py": "takes the place of its senders",
         "engine/icefilter.py": "hardens its transports",
         "engine/bench/peer.py": "is a client, in a process of its own",
     },

@@ -26,15 +26,14 @@ from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtpPacket, 
 import engine.webrtc
 from engine.channel import Channel
 from engine.clock import RealClock
+from engine.egress import LIPS_FIRST, MomentSender
 from engine.encoder import VideoEncoder
 from engine.media import Event, Moment, Picture
 from engine.offer import read_offer
 from engine.webrtc import (
-    LIPS_FIRST,
     BadOffer,
     Connection,
     Deadlines,
-    MomentSender,
     Peer,
     Peers,
     Role,
