@@ -26,7 +26,7 @@ from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtpPacket, 
 import engine.webrtc
 from engine.channel import Channel
 from engine.clock import RealClock
-from engine.egress import LIPS_FIRST, MomentSender
+from engine.egress import LIPS_FIRST, RETRANSMIT_SPACING, MomentSender
 from engine.encoder import VideoEncoder
 from engine.media import Event, Moment, Picture
 from engine.offer import read_offer
@@ -1012,7 +1012,7 @@ async def test_a_flood_of_nacks_is_answered_within_bounds() -> None:
             await client.send_rtp(nack)
         await asyncio.sleep(0.3)
         asked = sender._number - min(sent.number for sent in sender._history if sent is not None)
-        again = (time.monotonic() - began) / engine.webrtc.RETRANSMIT_SPACING + 1
+        again = (time.monotonic() - began) / RETRANSMIT_SPACING + 1
         assert 0 < sender.retransmitted <= asked * again  # each packet once in 50 ms, however often it is asked for
 
 
