@@ -91,7 +91,7 @@ def test_short_films_of_one_camera_are_put_in_time_together(monkeypatch):
 
 
 def create(tmp_path: Path, *more: str) -> int:
-    words = ["create", "ada", str(tmp_path / "film.mp4"), "--avatars-dir", str(tmp_path / "shelf")]
+    words = ["create", "alice", str(tmp_path / "film.mp4"), "--avatars-dir", str(tmp_path / "shelf")]
     return main([*words, "--report", str(tmp_path / "report"), *more])
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(small, tmp_path, capsys, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(command.package, "write", full)
-    words = ["create", "ada", str(small.film), "--synthetic", "--quality", "draft", "--device", "cpu"]
+    words = ["create", "alice", str(small.film), "--synthetic", "--quality", "draft", "--device", "cpu"]
     assert main([*words, "--avatars-dir", str(tmp_path / "shelf"), "--report", str(tmp_path / "report")]) == 1
     assert "No space left on device: what was learned so far is kept" in capsys.readouterr().err
     nothing_left(tmp_path)
