@@ -7,12 +7,9 @@ and only then is its body parsed. Nothing is created before that. Every refusal 
 import asyncio
 import contextlib
 import io
-import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -23,19 +20,17 @@ from aiohttp import web
 
 import clients
 from engine import metrics as metrics_page
-from engine.access import Access, Deed, Denied, bearer
+from engine.access import Deed, Denied, bearer
 from engine.audiofile import AudioFileError, read_audio
-from engine.clock import Clock
-from engine.config import Config
-from engine.limits import Limits, out_of_files, retry_after
-from engine.lobby import BusyError, Guest, JoinedError, Lobby, Pcm, Speech, figures
-from engine.metrics import Metrics
+from engine.doors import Answer, Handler, ProblemError, doors, dress
+from engine.lobby import BusyError, Guest, JoinedError, Pcm, Speech, figures
 from engine.protocol import ProtocolError, event_to_json, parse_object
-from engine.session import DrainingError, House, Session, SessionClosedError
-from engine.tokens import TOKEN_SECONDS, Mint, TokenError, turn_credentials
-from engine.voices import ADVICE, VoiceError, Voices
-from engine.webrtc import BadOffer, Peers, Role
-from engine.worker import NoFreeSlot, UnknownAvatar, Worker, WorkerLost
+from engine.rooms import Rooms
+from engine.session import DrainingError, Session, SessionClosedError
+from engine.tokens import TOKEN_SECONDS, TokenError, turn_credentials
+from engine.voices import ADVICE, VoiceError
+from engine.webrtc import BadOffer, Role
+from engine.worker import NoFreeSlot
 from models.avatar import PackageError, Shelf
 from models.rates import CHUNK_SECONDS, HEARD_RATE
 from models.runtime import AvatarCard
@@ -54,9 +49,6 @@ READY_SECONDS: Final = 5.0
 EVENT_STREAMS_MOST: Final = 8
 KEEP_ALIVE_SECONDS: Final = 15.0
 
-WRITES: Final = frozenset(["POST", "PATCH", "DELETE", "PUT"])
-CORS_HEADERS: Final = "Authorization, Content-Type, If-Match"
-EXPOSED_HEADERS: Final = "Location, ETag, Link, Retry-After, Accept-Post"
 DISCLOSURE: Final = {
     "ai_generated": True,
     "label": "AI",
@@ -74,64 +66,10 @@ MEDIA_TYPES: Final = {
     ".md": "text/plain",
 }
 
-Answer = web.StreamResponse
-Handler = Callable[[web.Request], Awaitable[Answer]]
-
-
-class ProblemError(Exception):
-    """An answer that is a refusal."""
-
-    def __init__(self, status: int, kind: str, detail: str, wait: float | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.wait = wait
-
-    def response(self) -> web.Response:
-        body = {"type": f"urn:liveface:{self.kind}", "title": self.kind.replace("-", " "), "status": self.status}
-        headers = {} if self.wait is None else {"Retry-After": retry_after(self.wait)}
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return web.Response(
-            status=self.status,
-            text=json.dumps(body | {"detail": str(self)}),
-            content_type="application/problem+json",
-            headers=headers,
-        )
-
-
-@dataclass(eq=False)
-class Rooms:
-    """What the server serves; the handlers' whole world."""
-
-    config: Config
-    clock: Clock
-    access: Access
-    mint: Mint
-    limits: Limits
-    metrics: Metrics
-    worker: Worker
-    house: House
-    peers: Peers
-    lobby: Lobby
-    voices: Voices
-    shelf: Shelf
-    version: str
-    files: ThreadPoolExecutor
-    tickets: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Session id → avatar and expiry, of tickets for the websocket, whose session begins when its client comes."""
-    websocket_url: Callable[[str], str] = lambda host: ""
-    streams: dict[str, int] = field(default_factory=dict)
-    portraits: dict[str, bytes] = field(default_factory=dict)
-    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
-    greeted: set[int] = field(default_factory=set)
-    """Connections that have made a request, by identity."""
-    titles: dict[str, str] = field(default_factory=dict)
-
 
 def application(rooms: Rooms) -> web.Application:
     """The routes."""
-    app = web.Application(middlewares=[_doors(rooms)])
+    app = web.Application(middlewares=[doors(rooms)])
     api = Api(rooms)
     for method, path, handler in api.routes():
         if method == "GET":
@@ -139,94 +77,6 @@ def application(rooms: Rooms) -> web.Application:
         else:
             app.router.add_route(method, path, handler)
     return app
-
-
-def _doors(rooms: Rooms) -> Any:
-    """Everything that holds for every request."""
-
-    @web.middleware
-    async def doors(request: web.Request, handler: Handler) -> Answer:
-        rooms.greeted.add(id(request.protocol))
-        try:
-            response = await _pass(rooms, request, handler)
-        except ProblemError as problem:
-            response = problem.response()
-        except Denied as denied:
-            rooms.metrics.refused.add(reason="access")
-            kinds = {401: "unauthorised", 403: "forbidden", 421: "misdirected"}
-            response = ProblemError(denied.status, kinds[denied.status], str(denied)).response()
-        except web.HTTPException as known:
-            response = ProblemError(known.status, "http", known.reason.lower()).response()
-            if "Allow" in known.headers:
-                response.headers["Allow"] = known.headers["Allow"]
-        except (SessionClosedError, WorkerLost) as gone:
-            response = ProblemError(409, "no-session", str(gone)).response()
-        except (UnknownAvatar, KeyError):
-            response = ProblemError(404, "not-found", "it is not here, or no longer").response()
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception as fault:
-            if out_of_files(fault):
-                log.warning("%s %s is refused: %s", request.method, request.match_info.route.resource, fault)
-                rooms.metrics.refused.add(reason="resources")
-                response = ProblemError(503, "no-room", "the server has no files or sockets left", 5.0).response()
-            else:
-                log.exception("%s %s failed", request.method, request.match_info.route.resource)
-                response = ProblemError(500, "internal", "something went wrong here; the log says what").response()
-        if not response.prepared:
-            _dress(rooms, request, response)
-        rooms.metrics.requests.add(method=_known_method(request.method), status=str(response.status))
-        return response
-
-    return doors
-
-
-async def _pass(rooms: Rooms, request: web.Request, handler: Handler) -> Answer:
-    if request.path not in ("/healthz", "/livez", "/readyz"):
-        rooms.access.check_host(request.host)
-    origin = request.headers.get("Origin")
-    if request.method == "OPTIONS":
-        return _preflight(request)
-    if request.path.startswith("/v1/") or request.path == "/offer":
-        rooms.access.check_origin(origin, request.host)
-    if request.method in WRITES:
-        token = bearer(request.headers.get("Authorization"))
-        wait = rooms.limits.wait(rooms.clock.now(), request.remote or "", token)
-        if wait > 0:
-            rooms.metrics.refused.add(reason="rate")
-            raise ProblemError(429, "too-many", "too many requests from here; slow down", wait)
-    return await handler(request)
-
-
-def _preflight(request: web.Request) -> web.Response:
-    """CORS asks first. No secrets here (RFC 9725, section 4.6): it comes without a token."""
-    if isinstance(request.match_info.http_exception, web.HTTPNotFound):
-        raise ProblemError(404, "not-found", "there is nothing at this address")
-    headers = {
-        "Access-Control-Allow-Methods": "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
-        "Access-Control-Allow-Headers": CORS_HEADERS,
-        "Access-Control-Max-Age": "600",
-    }
-    if "/whip" in request.path or "/whep" in request.path:
-        headers["Accept-Post"] = "application/sdp"
-    return web.Response(status=200, headers=headers)
-
-
-def _dress(rooms: Rooms, request: web.Request, response: Answer) -> None:
-    headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["X-Frame-Options"] = "DENY"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(self)"
-    headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    headers["Server"] = "liveface"
-    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    headers.setdefault("Cache-Control", "no-store")
-    origin = request.headers.get("Origin")
-    headers["Vary"] = "Origin"
-    if origin is not None and rooms.access.origin_allowed(origin, request.host):
-        headers["Access-Control-Allow-Origin"] = origin
-        headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
 
 
 async def _write(response: web.StreamResponse, content: bytes) -> None:
@@ -466,7 +316,7 @@ class Api:
             raise ProblemError(429, "too-many", f"{EVENT_STREAMS_MOST} event streams of this session are open", 5.0)
         response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
-        _dress(self.rooms, request, response)
+        dress(self.rooms, request, response)
         streams[session.id] = streams.get(session.id, 0) + 1
         try:
             async with session.events() as events:
@@ -873,10 +723,6 @@ def _parameters(request: web.Request) -> dict[str, str]:
     """Of the Content-Type."""
     pairs = (part.partition("=") for part in request.headers.get("Content-Type", "").split(";")[1:])
     return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
-
-
-def _known_method(method: str) -> str:
-    return method if method in WRITES or method in ("GET", "HEAD", "OPTIONS") else "other"
 
 
 def _host_name(request: web.Request) -> str:

@@ -26,13 +26,14 @@ from aiohttp import web
 
 from engine import api, memory
 from engine.access import Access
-from engine.api import Rooms, application
+from engine.api import application
 from engine.clock import Clock
 from engine.config import Config
 from engine.limits import Limits, Rate
 from engine.lobby import Lobby, lag_sampler
 from engine.metrics import Metrics
 from engine.probe import stamp
+from engine.rooms import Rooms
 from engine.session import House
 from engine.start import StartError, open_worker, shelf_of
 from engine.tokens import Mint, TokenError

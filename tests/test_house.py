@@ -39,6 +39,8 @@ FLOORS = (
     {"broadcast"},
     {"render", "webrtc", "websocket"},
     {"lobby"},
+    {"rooms"},
+    {"doors"},
     {"api"},
     {"server"},
     {"serve"},
@@ -95,6 +97,8 @@ NAMES_OF_OTHERS: dict[str, str] = {
 
 SHOWN_ELSEWHERE: dict[str, str] = {
     "engine/api.py": "tests/engine/test_server.py asks its routes over real sockets",
+    "engine/doors.py": "tests/engine/test_server.py knocks at them over real sockets",
+    "engine/rooms.py": "a value without a deed; tests/engine/test_server.py lives in it",
 }
 """Source file → the test that shows it works, where it cannot be a file of its own."""
 
