@@ -5,6 +5,7 @@ Everything is in the loop's own colours (I420, BT.601, limited range), so that o
 Shapes: patches [M, H, W], a region of interest [h, w], both in pixels; h, w and the corner even.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -145,7 +146,8 @@ def _most(places: list[int], key: Floats) -> int | None:
 class Painter:
     """Mixes mouths and lays them into the frames of one loop."""
 
-    def __init__(self, mouths: dict[str, Array], similarity: Floats, loop: Pictures) -> None:
+    def __init__(self, mouths: dict[str, Array], similarity: Floats, loop: Pictures, mix: "Mix | None" = None) -> None:
+        self._mix = mix or mixed
         patches = mouths["patches"]
         self._height, self._width = patches.shape[1:3]
         yuv = patches.astype(np.float32) @ RGB_TO_YUV.T + YUV_OFFSET
@@ -161,6 +163,8 @@ class Painter:
         self._along = np.ascontiguousarray(_between_knots(self.width).T)
         mask = np.ascontiguousarray(mouths["mask"])
         self._masks = [self._warped_masks(index, mask) for index in range(len(loop))]
+        for count in range(1, min(MOST_MIXED, len(self._planes)) + 1):  # so that whatever is compiled is compiled now
+            self.paint(np.asarray(np.arange(len(self._planes)) < count, np.float32), 0)
 
     def _rectangles(self, mask: Floats, similarity: Floats) -> tuple[int, int, list[tuple[int, int]]]:
         """One even size that holds the mask in every frame, and its even corner in each."""
@@ -178,7 +182,7 @@ class Painter:
 
     def _warped_masks(self, index: int, mask: Floats) -> tuple[Bytes, Bytes]:
         """For luma and chroma, of 255: kept small, since there are as many as frames."""
-        fine, coarse = (self._taps(*self._grid(index, step)) for step in (1, 2))
+        fine, coarse = (_taps(mask, *self._grid(index, step)) for step in (1, 2))
         return _in_bytes(_sample(mask, fine)), _in_bytes(_sample(mask, coarse))
 
     def _grid(self, index: int, step: int) -> tuple[Floats, Floats]:
@@ -190,16 +194,6 @@ class Painter:
         y = np.arange(0, self.height, step, dtype=np.float32)[:, None] + np.float32(top + middle - ty)
         return np.float32(a) * x + np.float32(b) * y, np.float32(a) * y - np.float32(b) * x
 
-    def _taps(self, across: Floats, down: Floats) -> Taps:
-        """The top left of the four pixels around each place, and the way to the others. Takes what it is given."""
-        np.clip(across, 0, self._width - 1.001, out=across)
-        np.clip(down, 0, self._height - 1.001, out=down)
-        column, row = across.astype(np.int32), down.astype(np.int32)
-        beyond = across - column, down - row
-        row *= self._width
-        row += column
-        return row, *beyond
-
     def paint(self, weights: Floats, index: int) -> Roi:
         """The mouths mixed by `weights` [M], in the loop frame `index`."""
         places = np.flatnonzero(weights)
@@ -209,23 +203,18 @@ class Painter:
         shares = weights[places] / weights[places].sum()
         across, down = self._grid(index, 1)
         half_across, half_down = self._grid(index, 2)
-        bends = self._bends(places, shares, index) if len(places) > 1 else [None]
-        luma, u, v = (np.zeros(size, np.float32) for size in (across.shape, half_across.shape, half_across.shape))
-        for place, share, bend in zip(places, shares, bends, strict=True):
-            planes = self._planes[place]
-            fine, coarse = (across, down), (half_across, half_down)
-            if bend is not None:
-                fine = across + bend[0], down + bend[1]
-                coarse = half_across + bend[0][::2, ::2], half_down + bend[1][::2, ::2]
-            fine_taps, coarse_taps = self._taps(*fine), self._taps(*coarse)
-            for mixed, plane, taps in (
-                (luma, planes[0], fine_taps),
-                (u, planes[1], coarse_taps),
-                (v, planes[2], coarse_taps),
-            ):
-                part = _sample(plane, taps)
-                part *= share
-                mixed += part
+        fine: tuple[list[Floats], list[Floats]] = [across] * len(places), [down] * len(places)
+        coarse: tuple[list[Floats], list[Floats]] = [half_across] * len(places), [half_down] * len(places)
+        if len(places) > 1:
+            bends = self._bends(places, shares, index)
+            fine = [across + bend for bend, _ in bends], [down + bend for _, bend in bends]
+            coarse = (
+                [half_across + bend[::2, ::2] for bend, _ in bends],
+                [half_down + bend[::2, ::2] for _, bend in bends],
+            )
+        planes = self._planes[places]
+        (luma,) = self._mix(planes[:, :1], *fine, shares)
+        u, v = self._mix(planes[:, 1:], *coarse, shares)
         left, top = self.corners[index]
         frame, width = self._loop[index], self._loop.shape[2]
         chroma = frame[self._frame_height :].reshape(2, self._frame_height // 2, width // 2)
@@ -260,6 +249,34 @@ class Painter:
             sideways, downwards = (self._up @ along.reshape(across.shape) @ self._along for along in knots)
             bends.append((sideways, downwards))
         return bends
+
+
+Mix = Callable[[Floats, Sequence[Floats], Sequence[Floats], Floats], Floats]
+"""(planes [M, C, H, W], M times where each pixel lies across and down in its mouth [h, w], shares [M]) → [C, h, w]."""
+
+
+def mixed(planes: Floats, across: Sequence[Floats], down: Sequence[Floats], shares: Floats) -> Floats:
+    """Mouths mixed, in numpy. `mixing.Mixing` does the same."""
+    mixture = np.zeros((planes.shape[1], *across[0].shape), np.float32)
+    for mouth, share, *places in zip(planes, shares, across, down, strict=True):
+        taps = _taps(mouth[0], *(place.copy() for place in places))
+        for plane, whole in zip(mouth, mixture, strict=True):
+            part = _sample(plane, taps)
+            part *= share
+            whole += part
+    return mixture
+
+
+def _taps(plane: Floats, across: Floats, down: Floats) -> Taps:
+    """The top left of the four pixels around each place, and the way to the others. Takes what it is given."""
+    height, width = plane.shape
+    np.clip(across, 0, width - 1.001, out=across)
+    np.clip(down, 0, height - 1.001, out=down)
+    column, row = across.astype(np.int32), down.astype(np.int32)
+    beyond = across - column, down - row
+    row *= width
+    row += column
+    return row, *beyond
 
 
 def _between_knots(pixels: int) -> Floats:

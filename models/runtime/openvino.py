@@ -10,10 +10,11 @@ from models.runtime import Runtime
 from models.runtime.assembled import assemble
 from models.runtime.compiled import Compiled, best_precision
 from models.runtime.ear import LIPS, Ear
+from models.runtime.mixing import Mixing
 from models.runtime.networks import on_host
 
 
 def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lips: Path = LIPS) -> Runtime:  # noqa: A001 - the seam's name
     """Raises `RuntimeError` or `PackageError` if a graph is missing or does not answer as the reference did."""
     precisions = list(dict.fromkeys((best_precision(), "f32")))
-    return assemble(packages, slots, lookahead, Ear, on_host(Compiled), precisions, lips)
+    return assemble(packages, slots, lookahead, Ear, on_host(Compiled), precisions, lips, Mixing)

@@ -16,7 +16,7 @@ from models.avatar import LOOP, MOUTHS, Avatar, PackageError, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
 from models.runtime import AvatarCard, Floats, Out, Pictures, Roi, Row, Wants, loops
 from models.runtime.hearing import ByRule, Hearing
-from models.runtime.mouths import Choice, Painter
+from models.runtime.mouths import Choice, Mix, Painter
 
 GAZE_DEGREES: Final = 30.0
 """How far an eye has turned when a look weight is 1."""
@@ -55,7 +55,9 @@ NewPainter = Callable[[Avatar, Pictures], PaintsPoints | None]
 class Presenter:
     """An open avatar: its card, its mouths, its loop's motion."""
 
-    def __init__(self, avatar: Avatar, lookahead: int, new_painter: NewPainter | None = None) -> None:
+    def __init__(
+        self, avatar: Avatar, lookahead: int, new_painter: NewPainter | None = None, mix: Mix | None = None
+    ) -> None:
         if avatar.kind != "plain":
             raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}; the plain runtime opens only plain ones")
         loop = loops.keep(avatar)
@@ -75,7 +77,7 @@ class Presenter:
         )
         self.choice = Choice(mouths["weights"], mouths["lip_gap"])
         self.learned = new_painter(avatar, loop) if new_painter else None
-        self.painter = Painter(mouths, motion["mouth_similarity"], loop)
+        self.painter = Painter(mouths, motion["mouth_similarity"], loop, mix)
         self._mouth_weights: Floats = mouths["weights"]
         self._mouth_points: Floats = mouths["points"]
         self._similarity: Floats = motion["mouth_similarity"]
@@ -165,9 +167,12 @@ class Plain:
 
 
 def open_presenters(
-    packages: Sequence[Path], lookahead: int | None, new_painter: NewPainter | None = None
+    packages: Sequence[Path],
+    lookahead: int | None,
+    new_painter: NewPainter | None = None,
+    new_mix: Callable[[], Mix] | None = None,
 ) -> list[Presenter]:
-    """Read and check the packages; `lookahead` overrides what they say."""
+    """Read and check the packages; `lookahead` overrides what they say. `new_mix` makes what mixes one's mouths."""
     avatars = [read_avatar(package) for package in packages]
     names = [avatar.name for avatar in avatars]
     if len(set(names)) < len(names):
@@ -178,7 +183,7 @@ def open_presenters(
         ahead = avatar.lookahead if lookahead is None else lookahead
         if not 0 <= ahead <= LOOKAHEAD_MOST:
             raise ValueError(f"{avatar.name}: the look-ahead is 0 to {LOOKAHEAD_MOST} frames, not {ahead}")
-        presenters.append(Presenter(avatar, ahead, new_painter))
+        presenters.append(Presenter(avatar, ahead, new_painter, new_mix() if new_mix else None))
     return presenters
 
 
