@@ -385,6 +385,11 @@ class GuardedDtlsTransport(RTCDtlsTransport):
             protect = self._tx_srtp.protect_rtcp if is_rtcp(data) else self._tx_srtp.protect
             self._filtered.send_now(protect(data))
 
+    async def _send_data(self, data: bytes) -> None:
+        """SCTP's timers outlive the connection for a moment: what they still send is lost, as on any network."""
+        if self._state is State.CONNECTED:
+            await super()._send_data(data)
+
     async def _handle_rtcp_data(self, data: bytes) -> None:
         await self._guard(super()._handle_rtcp_data(data))
 

@@ -90,6 +90,7 @@ NO_NAMES = {"opt", "opts", "util", "utils", "manager", "handler", "helper", "hel
 NAMES_OF_OTHERS: dict[str, str] = {
     "engine/icefilter.py:data_received": "aioice calls it",
     "engine/icefilter.py:_handle_rtcp_data": "aiortc calls it",
+    "engine/icefilter.py:_send_data": "aiortc calls it",
     "engine/icefilter.py:_handle_rtp_data": "aiortc calls it",
     "tests/models/runtime/faketrt.py:DataType": "TensorRT calls it so",
 }

@@ -367,7 +367,7 @@ def test_contract_what_the_filter_needs_of_aioice_and_aiortc_is_still_there() ->
             "request_received",
         ),
         aioice.ice.StunProtocol: ("datagram_received", "request", "send_stun"),
-        RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_send_rtp"),
+        RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_send_data", "_send_rtp"),
         RtpRouter: ("route_rtp", "register_receiver"),
     }.items():
         for name in names:

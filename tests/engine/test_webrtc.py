@@ -1187,6 +1187,20 @@ async def test_closing_twice_and_from_both_ends_is_once() -> None:
 
 
 @remeasured
+async def test_an_event_on_its_way_when_the_connection_ends_is_lost_without_a_word() -> None:
+    """SCTP sends from tasks and timers of its own; an exception there would be nobody's, and fill the log."""
+    async with hosting() as (peers, talk), Client(decode=False) as client:
+        peer = await join(peers, talk, client)
+        transport = peer._connection.transport
+        assert transport is not None
+        sctp = peer._connection.sctp
+        await peer.close()
+        await transport._send_data(b"too late")
+        assert sctp is not None
+        await sctp._transmit()
+
+
+@remeasured
 async def test_no_port_free_is_503() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
