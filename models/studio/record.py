@@ -89,7 +89,7 @@ def speak(seconds: float, voices: tuple[str, ...], seed: int) -> Speech:
     length = int(seconds * FRAME_RATE) * (SAMPLE_RATE // FRAME_RATE)
     sound = dice.standard_normal(length).astype(np.float32) * 3e-4  # the room
     phones: list[Phone] = []
-    silence, at = min(SILENCE_SECONDS, seconds / 5), 0.4
+    silence, at = min(SILENCE_SECONDS, seconds / 4), 0.4
     for number, text in enumerate(sentences(max(60, int(seconds)), seed)):
         if silence and at > seconds / 3:
             at, silence = at + silence, 0.0

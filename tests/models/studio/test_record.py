@@ -164,7 +164,7 @@ def test_a_tracker_agrees_with_the_truth(tmp_path: Path, monkeypatch: pytest.Mon
     """Really drawn, really spoken. The tracker reads nothing of openings under 4 mm: it is asked about the rest."""
     mediapipe = pytest.importorskip("mediapipe")
     monkeypatch.setattr(record, "say", lambda text, voice: speech.flite(text, "slt"))
-    film = record.record("mira", 6.0, tmp_path / "mira.mp4", cache=tmp_path, size=256, compiled=False)
+    film = record.record("mira", 4.0, tmp_path / "mira.mp4", cache=tmp_path, size=256, compiled=False)
     with av.open(str(film)) as video:
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     with np.load(record.labels_beside(film), allow_pickle=False) as labels:
