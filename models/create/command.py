@@ -105,6 +105,8 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     for video in arguments.video:
         if not video.is_file():
             raise FootageError(f"{video} does not exist")
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both trainers take a GPU where they see one
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise FootageError("--device cuda: torch finds no GPU here; use --device cpu")
     return Wish(

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.create.fit import Piece, Quality, fit_head, fit_renderer, scaled_points, seen, shrunk
+from models.create import fit
+from models.create.fit import Piece, Quality, Told, fit_head, fit_renderer, scaled_points, seen, shrunk
 from tests.models.create.conftest import TINY
 
 
@@ -26,6 +27,26 @@ def test_a_head_that_was_killed_goes_on_and_ends_as_it_would_have(parts, tmp_pat
     assert told == [4]
     for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         assert np.array_equal(one.detach().numpy(), other.detach().numpy())
+
+
+def test_a_head_that_is_killed_halfway_is_the_same_in_the_end(parts, tmp_path, monkeypatch):
+    """Looked at and saved every second step; the kill comes at the fourth, so that the third and fourth are lost."""
+    monkeypatch.setattr(fit, "LOOK_EVERY", 2)
+    learned, held = parts
+    six = Quality(head_steps=6, renderer_steps=4, patch=128, patience=9)
+    whole = fit_head(learned, held, tmp_path / "whole", six, 2, "cpu")
+
+    def killed(now: Told) -> None:
+        if now.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_head(learned, held, tmp_path / "cut", six, 2, "cpu", killed)
+    told: list[int] = []
+    again = fit_head(learned, held, tmp_path / "cut", six, 2, "cpu", lambda now: told.append(now.step))
+    assert told == [4, 6]
+    for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+        assert np.allclose(one.detach().numpy(), other.detach().numpy(), atol=1e-6)
 
 
 def test_a_renderer_that_is_done_is_not_begun_again(parts, tmp_path):
