@@ -9,13 +9,14 @@ What happens to
   by the half length of the kernel, at most 1.5 ms. Rates outside are refused (`ValueError`).
 - features: the same samples of `heard` through a 145-tap low pass at 7.6 kHz, every third one kept. They lag `heard` by
   exactly 1.5 ms (24 samples at 16 kHz), so a chunk is ready the moment its 40 ms are in.
+- 16 kHz: features are the source's own samples, equally late, and `heard` is made only when somebody asks for it.
 - float: 1.0 is full scale; beyond it is clipped, also 1e30. NaN and infinities become 0 and are counted in `mended`.
 - direct current, full-scale square: pass to the ear as they are; features never leave -1…1.
 - an empty packet: nothing, but its rate and shape are still checked. A long packet: all its chunks at once.
 - a hole in the dates of at most 1 s: silence, counted in `invented`. Dates off by at most 1 ms count as contiguous.
 - late sound, whose place is taken by at most 1 s: dropped, counted in `late`.
 - a leap of more than 1 s either way: what follows is contiguous, counted in `resyncs`; nothing is invented.
-- another rate in mid-stream: contiguous, dates anew; the last 1.5 ms inside the kernel are lost.
+- another rate in mid-stream: contiguous, dates anew; the last 1.5 ms inside the kernel (3 of features) are lost.
 - no dates at all (`pts=None`): contiguous. Nothing is ever late then, because nobody can know.
 Bounded: what was pushed, and at most 1 s of silence for each call.
 
@@ -24,13 +25,13 @@ tests hold ours against soxr's best quality.
 """
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.media import AudioChunk, Heard
+from engine.media import AudioChunk, Floats, Heard
 from models.rates import CHUNK, HEARD_CHUNK, HEARD_RATE, SAMPLE_RATE
 
 RATE_LEAST = 8_000
@@ -53,6 +54,9 @@ FEATURE_DELAY = LOWPASS_HALF * SAMPLE_RATE // HEARD_RATE
 """24 samples at 16 kHz: by how much features lag `heard`."""
 
 _STEP = HEARD_RATE // SAMPLE_RATE
+
+_PAST = LOWPASS_HALF // _STEP * 2
+"""Of sound at 16 kHz: by how many samples features lag it. By way of 48 kHz both filters take half of that."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -123,8 +127,10 @@ def _block(rate: int) -> tuple[int, int, Doubles]:
 class _Run:
     """Contiguous sound at one rate, on its way to 48 kHz. Output m needs the source up to m * rate // 48,000 only."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, direct: bool = False) -> None:
         self.rate = rate
+        self.direct = direct
+        """At 16 kHz from the edge of a chunk on: the model gets what came, and nothing is made for the ear unasked."""
         self.heard = 0
         """Source samples in, invented ones too."""
         self.made = 0
@@ -137,7 +143,7 @@ class _Run:
         """Every 48 kHz sample that `pcm` completes. The result does not depend on how the sound was cut into calls."""
         before, self.heard = self.heard, self.heard + len(pcm)
         begin, self.made = self.made, -(-self.heard * HEARD_RATE // self.rate)
-        if self.rate == HEARD_RATE:
+        if self.rate == HEARD_RATE or self.direct:
             return pcm
         sound = np.concatenate([self._tail, pcm])
         # sound[n - first] is source sample n.
@@ -170,6 +176,17 @@ def _s16(sound: Doubles) -> Heard:
     return np.minimum(np.maximum(np.rint(sound), -32768), 32767).astype(np.int16)
 
 
+def _heard_at_16k(sound: Heard, known: int) -> Heard:
+    """What `_Run` would make of `sound` from its `known`-th sample on; as many at least came before as the kernel is
+    long."""
+    block, _, matrix = _block(SAMPLE_RATE)
+    count = -(-(len(sound) - known) // block)
+    whole = np.zeros((count - 1) * block + len(matrix))
+    piece = sound[known + block - len(matrix) :]
+    whole[: len(piece)] = piece
+    return _s16(_blocks(whole, block, count, matrix)[: _STEP * (len(sound) - known)])
+
+
 class Chunker:
     """One session's sound, cut. `push` what came, `take` what is whole."""
 
@@ -194,6 +211,7 @@ class Chunker:
         self._filled = 0
         self._partial_invented = 0
         self._memory: Heard = np.zeros(2 * LOWPASS_HALF, np.int16)
+        self._past: Heard = np.zeros(2 * _PAST, np.int16)
         self._run = _Run(HEARD_RATE)
         self._anchor: int | None = None  # the source's date of the run's first sample
         self._skipped = 0  # seconds that may still come, and will be late
@@ -214,7 +232,7 @@ class Chunker:
         mono = self._mono(pcm, rate)
         self.behind = 0
         if rate != self._run.rate:
-            self._run = _Run(rate)
+            self._begin_run(rate)
             self._anchor = None
         if pts is not None:
             mono = self._place(mono, pts, arrived)
@@ -248,10 +266,10 @@ class Chunker:
             run = self._run
             missing = HEARD_CHUNK - self._filled
             needed = (run.made + missing - 1) * run.rate // HEARD_RATE + 1 - run.heard
-            sound = run.interpolate(np.zeros(needed, np.int16))[:missing]
+            sound = run.interpolate(np.zeros(needed, np.int16))[: missing // self._unit]
             self.invented += missing
             self._append(sound, missing, arrived)
-            self._run = _Run(run.rate)
+            self._begin_run(run.rate)
         self._anchor = None
 
     def take(self) -> list[AudioChunk]:
@@ -287,39 +305,74 @@ class Chunker:
         self._skipped = 0
         return mono
 
+    @property
+    def _unit(self) -> int:
+        """48 kHz samples that a sample of `_partial` stands for."""
+        return _STEP if self._run.direct else 1
+
+    def _begin_run(self, rate: int) -> None:
+        direct = rate == SAMPLE_RATE and self._filled == 0
+        if direct and not self._run.direct:
+            self._past = np.zeros(2 * _PAST, np.int16)
+            self._partial = np.zeros(CHUNK, np.int16)
+        elif self._run.direct and not direct:
+            whole = _heard_at_16k(np.concatenate([self._past, self._partial[: self._filled // _STEP]]), _PAST)
+            self._memory, begun = whole[: len(self._memory)], whole[len(self._memory) :]
+            self._partial = np.zeros(HEARD_CHUNK, np.int16)
+            self._partial[: len(begun)] = begun
+        self._run = _Run(rate, direct)
+
     def _silence(self, count: int, arrived: float) -> int:
         sound = self._run.interpolate(np.zeros(count, np.int16))
-        self.invented += len(sound)
-        self._append(sound, len(sound), arrived)
-        return len(sound)
+        made = len(sound) * self._unit
+        self.invented += made
+        self._append(sound, made, arrived)
+        return made
 
     def _append(self, sound: Heard, invented: int, arrived: float) -> None:
-        begin = 0
+        begin, unit = 0, self._unit
         while begin < len(sound):
-            count = min(HEARD_CHUNK - self._filled, len(sound) - begin)
-            self._partial[self._filled : self._filled + count] = sound[begin : begin + count]
-            self._filled += count
-            self._partial_invented += count if invented else 0
+            at = self._filled // unit
+            count = min(len(self._partial) - at, len(sound) - begin)
+            self._partial[at : at + count] = sound[begin : begin + count]
+            self._filled += count * unit
+            self._partial_invented += count * unit if invented else 0
             begin += count
             if self._filled == HEARD_CHUNK:
                 self._cut(arrived)
 
     def _cut(self, arrived: float) -> None:
+        sound, features = (self._cut_at_16k if self._run.direct else self._cut_at_48k)()
+        features.setflags(write=False)
+        self._ready.append(
+            AudioChunk(self._pts, sound, features, self.epoch, arrived, min(self._partial_invented, HEARD_CHUNK))
+        )
+        self._pts += HEARD_CHUNK
+        self._partial = np.zeros_like(self._partial)
+        self._filled = 0
+        self._partial_invented = 0
+
+    def _cut_at_16k(self) -> tuple[Callable[[], Heard], Floats]:
+        """The model's sound is the client's, as late as by way of 48 kHz; the ear's is made when somebody listens."""
+        stretch = np.concatenate([self._past, self._partial])
+        self._past = stretch[CHUNK:]
+
+        @cache
+        def sound() -> Heard:
+            heard = _heard_at_16k(stretch, 2 * _PAST)
+            heard.setflags(write=False)
+            return heard
+
+        return sound, stretch[_PAST : _PAST + CHUNK].astype(np.float32) / np.float32(32768)
+
+    def _cut_at_48k(self) -> tuple[Callable[[], Heard], Floats]:
         heard = self._partial
         heard.setflags(write=False)
         stretch = np.concatenate([self._memory, heard])
         self._memory = stretch[HEARD_CHUNK:]
         count = CHUNK // _LOWPASS_BLOCK
-        sound = _blocks(stretch.astype(np.float64), _STEP * _LOWPASS_BLOCK, count, _LOWPASS_MATRIX) / 32768
-        features = np.minimum(np.maximum(sound, -1), 1).astype(np.float32)
-        features.setflags(write=False)
-        self._ready.append(
-            AudioChunk(self._pts, heard, features, self.epoch, arrived, min(self._partial_invented, HEARD_CHUNK))
-        )
-        self._pts += HEARD_CHUNK
-        self._partial = np.zeros(HEARD_CHUNK, np.int16)
-        self._filled = 0
-        self._partial_invented = 0
+        features = _blocks(stretch.astype(np.float64), _STEP * _LOWPASS_BLOCK, count, _LOWPASS_MATRIX) / 32768
+        return lambda: heard, np.minimum(np.maximum(features, -1), 1).astype(np.float32)
 
     def _mono(self, pcm: npt.NDArray[np.generic], rate: int) -> Heard:
         if isinstance(rate, bool) or not isinstance(rate, int) or not RATE_LEAST <= rate <= RATE_MOST:

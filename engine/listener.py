@@ -335,8 +335,8 @@ class Listener:
             self._live_segment = None
         chunk = AudioChunk(
             pts=self.position * HEARD_CHUNK,
-            heard=content.heard,
-            features=(content.features * gain).astype(np.float32, copy=False),
+            sound=content.sound,
+            features=content.features if gain == 1.0 else content.features * np.float32(gain),
             epoch=self.epoch,
             arrived=live.arrived if live is not None else 0.0,
             invented=content.invented,

@@ -258,7 +258,7 @@ class Lobby:
         began = self._clock.now()
         log.info("a session begins", extra={"event": "session.opened", "transport": session.transport})
         try:
-            with session.watch(self._measure(guest, began)):
+            with session.watch(self._measure(guest, began), listens=False):
                 async with asyncio.TaskGroup() as parts:
                     watching = [
                         parts.create_task(self._report(guest)),

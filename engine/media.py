@@ -1,5 +1,6 @@
 """The values that travel through the engine. All frozen; every pts counts 48 kHz samples of the session's timeline."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +17,19 @@ class AudioChunk:
     """Exactly 40 ms of sound, once for the ear and once for the model."""
 
     pts: int
-    heard: Heard  # [1920] s16 at 48 kHz
+    sound: Callable[[], Heard]
+    """Makes `heard`, once: nobody listens to a face alone."""
     features: Floats  # [640] f32 in -1…1 at 16 kHz
     epoch: int = 0
     arrived: float = 0.0
     """When its last sample came in, on the engine's clock, in seconds; what latency is measured from."""
     invented: int = 0
     """48 kHz samples of silence in it that nobody sent."""
+
+    @property
+    def heard(self) -> Heard:
+        """[1920] s16 at 48 kHz."""
+        return self.sound()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +49,7 @@ class Moment:
 
     pts: int
     epoch: int
-    heard: Heard  # [1920] s16
+    heard: Heard  # [1920] s16; silence where nobody listens
     speaking: bool
     picture: Picture | None = None
     face: Floats | None = None  # [61]: see models.rates.FACE

@@ -75,6 +75,7 @@ class Pipeline:
         listener: Listener,
         deliver: Callable[[Moment, Listened], Awaitable[None]],
         wants: Callable[[], Wants],
+        listened: Callable[[], bool] = lambda: True,
     ) -> None:
         self.seat = seat
         self.card = seat.card
@@ -85,6 +86,7 @@ class Pipeline:
         """What each stage of the model took, of the last answers."""
         self._deliver = deliver
         self._wants = wants
+        self._listened = listened
         self._coming: deque[Coming] = deque()
         self._asked: deque[Coming] = deque()  # those whose answering chunk has not been heard yet
         self._steps = 0
@@ -255,7 +257,7 @@ class Pipeline:
         chunk = coming.listened.chunk
         index = loop_index(coming.position, self.card.frames)
         wants = self._wants()
-        heard, face, points, mesh = chunk.heard, None, None, None
+        heard, face, points, mesh = chunk.heard if self._listened() else QUIET, None, None, None
         roi: Roi | None = None
         if coming.voided:
             heard, self._fading = self._faded(), None

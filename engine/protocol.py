@@ -870,6 +870,10 @@ class MomentWriter:
         return self._form is not None
 
     @property
+    def wants_sound(self) -> bool:
+        return self._sound is not None
+
+    @property
     def wants_points(self) -> bool:
         return self._landmarks
 

@@ -16,6 +16,8 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import reduce
+from operator import or_
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,10 +68,13 @@ class Session:
         self._seat = seat
         self._retouch = retouch
         self._listener = Listener(pacing)
-        self._pipeline = Pipeline(seat, clock, self._listener, self._deliver, lambda: self._wanted)
+        self._pipeline = Pipeline(
+            seat, clock, self._listener, self._deliver, lambda: self._wanted, lambda: self._listened
+        )
         self._outlets: dict[Channel[Moment], Wants] = {}
-        self._watchers: dict[Callable[[Moment], None], Wants] = {}
+        self._watchers: dict[Callable[[Moment], None], tuple[Wants, bool]] = {}
         self._wanted = Wants.NOTHING
+        self._listened = False
         self._events: set[Channel[Event]] = set()
         self._default: Channel[Moment] | None = None
         self._room = asyncio.Event()
@@ -192,10 +197,12 @@ class Session:
             channel.close(discard=True)
 
     @contextmanager
-    def watch(self, look: Callable[[Moment], None], wants: Wants = Wants.NOTHING) -> Iterator[None]:
+    def watch(
+        self, look: Callable[[Moment], None], wants: Wants = Wants.NOTHING, listens: bool = True
+    ) -> Iterator[None]:
         """`look` is called with every moment as it leaves. Cheaper than an outlet, since nobody has to be woken; but it
-        is the session's own turn: look quickly, and raise nothing."""
-        self._watchers[look] = wants
+        is the session's own turn: look quickly, and raise nothing. When nobody `listens`, moments are silent."""
+        self._watchers[look] = wants, listens
         self._reckon()
         try:
             yield
@@ -288,9 +295,9 @@ class Session:
 
     def _reckon(self) -> None:
         """What anybody wants, reckoned when somebody comes or goes and not with every moment."""
-        self._wanted = Wants.NOTHING
-        for wants in (*self._outlets.values(), *self._watchers.values()):
-            self._wanted |= wants
+        watching = self._watchers.values()
+        self._wanted = reduce(or_, [*self._outlets.values(), *(wants for wants, _ in watching)], Wants.NOTHING)
+        self._listened = bool(self._outlets) or any(listens for _, listens in watching)
 
     def _open_segment(self) -> str:
         """The segment that sound without a name belongs to: the open one, or a new one."""

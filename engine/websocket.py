@@ -420,7 +420,7 @@ class Guest:
 
         while True:
             self._rewanted.clear()
-            with session.watch(look, wants_of(writer)):
+            with session.watch(look, wants_of(writer), listens=writer.wants_sound):
                 await self._rewanted.wait()
 
     async def _film(self, session: Session, writer: MomentWriter, camera: "Jpeg | H264") -> Close:

@@ -6,7 +6,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.chunker import FEATURE_DELAY, RATE_LEAST, RATE_MOST, Chunker, kernel_half
+from engine.chunker import FEATURE_DELAY, RATE_LEAST, RATE_MOST, Chunker, _Run, kernel_half
 from models.rates import CHUNK, HEARD_CHUNK, HEARD_RATE, SAMPLE_RATE
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 8_001, 47_999)
@@ -406,6 +406,35 @@ def test_another_rate_in_mid_stream_goes_on_without_a_hole():
 
 
 # Hostile sound
+
+
+def test_at_16_khz_the_ear_gets_unasked_what_it_would_be_given() -> None:
+    """`heard` is made late, chunk by chunk, and is what the interpolation of the whole would have been."""
+    pcm = noise(5 * CHUNK)
+    assert np.array_equal(
+        heard(chunks_of(split(pcm, [100, 641, 2_000]), SAMPLE_RATE)), _Run(SAMPLE_RATE).interpolate(pcm)
+    )
+
+
+def test_at_16_khz_the_model_gets_the_source_itself() -> None:
+    pcm = noise(3 * CHUNK)
+    lag = 2 * FEATURE_DELAY
+    assert np.array_equal(features(chunks_of([pcm], SAMPLE_RATE))[lag:] * 32_768, pcm[:-lag])
+
+
+@pytest.mark.parametrize("before", [0, 100, CHUNK, CHUNK + 333])
+def test_from_16_khz_to_48_in_mid_chunk_nothing_that_was_heard_is_lost(before: int) -> None:
+    first, second = noise(2 * CHUNK + before), noise(2 * HEARD_CHUNK, seed=1)
+    chunker = Chunker()
+    chunker.push(first, SAMPLE_RATE)
+    chunker.push(second, HEARD_RATE)
+    chunks = chunker.take()
+    made = heard(chunks)
+    whole = np.concatenate([_Run(SAMPLE_RATE).interpolate(first), second])
+    assert np.array_equal(made, whole[: len(made)])
+    whole_features = chunks_of([whole], HEARD_RATE)
+    after = len(first) // CHUNK + 1  # the chunk of the change and those before are not made in the same way
+    assert np.array_equal(features(chunks[after:]), features(whole_features[after : len(chunks)]))
 
 
 def test_what_is_no_number_becomes_silence_and_is_counted():

@@ -106,6 +106,18 @@ async def test_a_watcher_sees_what_an_outlet_takes(house: House, worker: FakeWor
         assert worker.seats[0].calls[-1][1] == Wants.NOTHING
 
 
+async def test_sound_is_made_for_those_who_listen(house: House, clock: JumpingClock) -> None:
+    async with house.open("demo", pacing=Pacing.BURST) as session:
+        await session.push_audio(VOICE, HEARD_RATE)
+        deaf: list[Moment] = []
+        with session.watch(deaf.append, Wants.FACE, listens=False):
+            await clock.advance(1.0)
+            assert not any(moment.heard.any() for moment in deaf)
+            with session.watch(lambda moment: None):
+                await clock.advance(0.5)
+                assert deaf[-1].heard.any()
+
+
 async def test_a_slow_viewer_loses_the_oldest_and_nobody_else_notices(house: House, clock: JumpingClock) -> None:
     async with house.open("demo") as session, session.outlet(capacity=3) as slow:
         got: list[Moment] = []
