@@ -62,7 +62,7 @@ from engine.protocol import (
 from engine.session import DrainingError, House, Pacing, Session, SessionClosedError, SpeechFullError
 from engine.tokens import TokenError
 from engine.worker import NoFreeSlot, UnknownAvatar
-from models.rates import CHUNK_SECONDS, HEARD_RATE
+from models.rates import CHUNK_SECONDS, FRAME_RATE, HEARD_RATE
 from models.runtime import AvatarCard, Wants
 
 log = logging.getLogger(__name__)
@@ -234,6 +234,8 @@ class Guest:
         self._ending: asyncio.Future[ProtocolError | Close] = asyncio.get_running_loop().create_future()
         self._may_speak = True
         self._segment_ended = False
+        self._meshless = 0
+        """Moments since the last with a mesh."""
         self._rewanted = asyncio.Event()
         self._sending_since: float | None = None
         self._ponged: asyncio.Future[float] | None = None
@@ -417,11 +419,20 @@ class Guest:
             for kind, messages in written.items():
                 self.outbox.put(kind, messages)
             self._hurry()
+            if writer.wants_mesh:
+                self._miss_mesh(moment)
 
         while True:
             self._rewanted.clear()
             with session.watch(look, wants_of(writer), listens=writer.wants_sound):
                 await self._rewanted.wait()
+
+    def _miss_mesh(self, moment: Moment) -> None:
+        """Who waits for a mesh that this avatar has not is told, once a second of it has been waited for."""
+        self._meshless = 0 if moment.mesh is not None else self._meshless + 1
+        if self._meshless == FRAME_RATE:
+            message = "this avatar has no dense mesh; its landmarks can be had, 68 points"
+            self._tell(Event("warning", {"code": "no_mesh", "message": message}))
 
     async def _film(self, session: Session, writer: MomentWriter, camera: "Jpeg | H264") -> Close:
         """Pictures, through an outlet of their own: an encoder that takes its time holds up no face."""

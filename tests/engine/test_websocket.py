@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,16 @@ async def test_wishes_can_change_on_the_way(place: Place) -> None:
         assert 20_000 in [b.pts_us - a.pts_us for a, b in pairwise(faces)]
         await client.send('{"type":"session.update","mesh":false}')
         await until(lambda: Wants.MESH not in place.worker.seats[0].calls[-1][1])
+
+
+async def test_who_asks_for_a_mesh_that_is_not_there_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = place.worker.runtime.step
+    monkeypatch.setattr(place.worker.runtime, "step", lambda rows: [replace(out, mesh=None) for out in step(rows)])
+    async with place.talk(mesh=True) as (client, _):
+        said = await event(client, "warning")
+        assert said["code"] == "no_mesh"
+        assert "68 points" in said["message"]
+        await frames(client, Kind.FACE, 3)
 
 
 async def test_the_sound_comes_back_on_the_same_dates(place: Place) -> None:
