@@ -23,12 +23,14 @@ from models.voice import LOOKAHEADS, MOUTH, Voice, load
 
 MOST_SECONDS: Final = 0.2
 """Larger offsets are no camera's."""
-AGREES: Final = 0.25
+AGREES: Final = 0.15
 """Correlation at the best offset from which voice and lips are taken to be one person's."""
-TRUSTED: Final = 0.35
+TRUSTED: Final = 0.25
 """From which the offset is corrected."""
 UNCERTAIN_MS: Final = 45.0
 """About a frame: what the encoder and a person's own articulation differ by. Smaller offsets are left alone."""
+SYLLABLE_FRAMES: Final = 13
+"""Half a second: what both do more slowly is the rhythm of sentences, in which any two people agree."""
 SECONDS_NEEDED: Final = 15.0
 """Of speech, before an offset means anything: single sentences scatter by two frames."""
 SPEECH_FLOOR: Final = 1.0
@@ -72,7 +74,8 @@ def seen_opening(points: Floats) -> npt.NDArray[np.float64]:
 
 
 def agreement(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> Agreement:
-    """Of (heard, seen) openings [T] each, pooled. NaN in what was seen does not count."""
+    """Of (heard, seen) openings [T] each, pooled. NaN in what was seen does not count, nor what is next to it."""
+    takes = [(_syllables(heard), _syllables(seen)) for heard, seen in takes]
     most = round(MOST_SECONDS * FRAME_RATE) + 1
     lags = np.arange(-most, most + 1)
     scores = np.array([_correlation(takes, int(lag)) for lag in lags])
@@ -82,6 +85,14 @@ def agreement(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
         before, peak, after = scores[best - 1 : best + 2]
         part = 0.5 * (before - after) / (before - 2 * peak + after) if before - 2 * peak + after else 0.0
     return Agreement(float((lags[best] + part) * 1000 / FRAME_RATE), float(scores[best]))
+
+
+def _syllables(opening: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[T] less its mean over half a second."""
+    if len(opening) < SYLLABLE_FRAMES:
+        return opening
+    wide = np.pad(opening, SYLLABLE_FRAMES // 2, mode="edge")
+    return opening - np.convolve(wide, np.full(SYLLABLE_FRAMES, 1 / SYLLABLE_FRAMES), "valid")
 
 
 def _correlation(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], lag: int) -> float:

@@ -31,7 +31,7 @@ from models.create.watch import Watched, watch
 from models.rates import CHUNK, FRAME_RATE, MESH_POINTS
 from models.train import Clip
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of what is kept: a track of another version is made again."""
 Mask = npt.NDArray[np.bool_]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.create.agree import agreement, delayed, heard_opening, speech
+from models.create.agree import AGREES, agreement, delayed, heard_opening, speech
 from models.rates import CHUNK, SAMPLE_RATE
 from tests.models.create.filmed import hum
 
@@ -22,7 +22,14 @@ def test_an_offset_is_found(lag):
 
 
 def test_the_voice_of_another_does_not_agree():
-    assert agreement([(syllables(3000, 1), syllables(3000, 2))]).r < 0.25
+    assert agreement([(syllables(3000, 1), syllables(3000, 2))]).r < AGREES
+
+
+def test_the_same_rhythm_of_sentences_is_no_agreement():
+    """Clips in which everybody is silent, speaks for a second and is silent again."""
+    rhythm = np.tile(np.repeat([0.0, 1.0, 0.0], 25), 20)
+    heard, seen = (rhythm * (3 + syllables(1500, seed)) for seed in (1, 2))
+    assert agreement([(heard, seen)]).r < 0.5 * agreement([(heard, heard)]).r
 
 
 def test_lost_faces_do_not_count():
