@@ -27,6 +27,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,6 +42,7 @@ from safetensors.numpy import save_file
 
 from models import face
 from models.rates import FRAME_RATE
+from models.studio.painter import teach
 from models.studio.pictures import SIZE, Bytes, Floats, Frames, feathered, laid, swayed, track, turned
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
 from models.studio.presenter.head import lip_gap
@@ -199,6 +201,7 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = 
     pictures = [swayed(stages[stage], turn, breath) for stage, turn, breath in moments]
     out = shipped / avatar.name
     out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "graphs", ignore_errors=True)  # a learned mouth is of the loop that was there
     encode(iter(pictures), out / "loop.mp4")
     (out / "portrait.jpg").write_bytes(jpeg(pictures[0]))
 
@@ -267,13 +270,19 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(AVATARS)}; all without one")
     parser.add_argument("--cache", type=Path, default=Path("cache/studio"), help="where rendered frames are kept")
     parser.add_argument("--eager", action="store_true", help="do not compile: quicker when few pictures are missing")
+    parser.add_argument(
+        "--learned", action="store_true", help="film the presenter and fit a learned mouth too: an hour on one core"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in AVATARS]
     if unknown:
         parser.error(f"no avatar is called {unknown[0]}; there are {', '.join(AVATARS)}")
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     for name in arguments.names or AVATARS:
-        print(make(AVATARS[name], arguments.cache, compiled=not arguments.eager))
+        folder = make(AVATARS[name], arguments.cache, compiled=not arguments.eager)
+        if arguments.learned:
+            teach(folder, AVATARS[name].presenter, arguments.cache)
+        print(folder)
 
 
 if __name__ == "__main__":
