@@ -94,6 +94,8 @@ def _dtype(trt: Any, kind: Any) -> torch.dtype:
         trt.DataType.UINT8: torch.uint8,
         trt.DataType.BOOL: torch.bool,
     }
+    if kind not in known:
+        raise RuntimeError(f"an engine that takes or gives {kind} is not known here")
     return known[kind]
 
 

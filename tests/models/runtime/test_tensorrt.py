@@ -58,6 +58,12 @@ def test_what_no_engine_is_is_refused_in_the_librarys_words() -> None:
         EngineNet(faketrt, b"of another library", (1,), (1,), RecordingDevice())
 
 
+def test_a_kind_of_number_that_torch_has_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faketrt.ICudaEngine, "get_tensor_dtype", lambda *_: "FP4")
+    with pytest.raises(RuntimeError, match="an engine that takes or gives FP4 is not known here"):
+        new_net()
+
+
 @pytest.mark.parametrize("step", ["execute_async_v3", "set_tensor_address", "set_input_shape"])
 def test_a_context_that_says_no_is_believed(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     monkeypatch.setattr(faketrt.IExecutionContext, step, lambda *_: False)
