@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest import LogCaptureFixture
 from safetensors.numpy import load_file, save_file
 
 from models.avatar import PackageError, decode_loop, read_avatar, seal
@@ -97,7 +96,9 @@ def test_the_rectangle_is_cut_out_of_the_loop_when_asked_for(package: Path) -> N
     assert frames["look_0"].dtype == np.float16
 
 
-def test_a_plain_avatar_with_a_painter_is_painted_by_it(package: Path, voice: Path, caplog: LogCaptureFixture) -> None:
+def test_a_plain_avatar_with_a_painter_is_painted_by_it(
+    package: Path, voice: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sound = 0.5 * vowel("a", 8, 1.0)
 
     def seen(folder: Path) -> Roi:
@@ -114,7 +115,7 @@ def test_a_plain_avatar_with_a_painter_is_painted_by_it(package: Path, voice: Pa
 
 
 def test_a_painter_that_cannot_be_proved_here_leaves_the_shelf_to_paint(
-    package: Path, voice: Path, tmp_path: Path, caplog: LogCaptureFixture
+    package: Path, voice: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`make demo` never breaks for a processor that computes otherwise."""
     copy = tmp_path / "copy"
