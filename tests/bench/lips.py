@@ -1,10 +1,10 @@
 """Real lips, end to end: synthetic speech whose phones are known goes to a server over the socket, faces come back, and
 what they do is held against what each phone asks for: `python -m tests.bench.lips [--sentences N] [--lookahead K]`
 
-The server is `liveface serve` as it is shipped, with the shipped voice encoder. One row a voice: closures at m b p (lips
-meet within 40 ms; and how many meetings in speech are at one), rounding at uw ow w against spread vowels and s (how
-often it is greater), correlation of the opening with the articulation model's, and what lips do 200 ms after the last
-word. Voices that the encoder was trained on stand beside voices that it never heard.
+The server is `liveface serve` as it is shipped, with the shipped voice encoder. One row a voice: closures at m b p
+(lips meet within 40 ms; and how many meetings in speech are at one), rounding at uw ow w against spread vowels and s
+(how often it is greater), correlation of the opening with the articulation model's, and what lips do 200 ms after the
+last word. Voices that the encoder was trained on stand beside voices that it never heard.
 """
 
 import argparse
