@@ -17,8 +17,6 @@ from models.rates import BLENDSHAPES
 from models.streaming import State, leaves, rebuild
 from models.voice import CODE, Voice, VoiceEncoder, mouth
 
-CLOSES, SHUT = 0.45, 0.75
-"""Probability of a closure at which the lips begin to be drawn together; at the second they have met."""
 UPPER_SHARE: Final = 0.35
 """Of the gap: what the upper lip comes down; the lower lip, which the jaw carries, comes up by the rest."""
 CHIN_SHARE: Final = 0.5
@@ -74,8 +72,7 @@ class Speaker(nn.Module):
         row, ear_state = self.ear(pcm, state[0])
         weights, head_state = self.head.components(row, state[1])
         heard = self.encoder.hear(row[..., :CODE], self.head.lookahead)
-        closure = ((heard.closure.sigmoid() - CLOSES) / (SHUT - CLOSES)).clamp(0, 1)
-        return drawn_shut(self.head.points_of(weights), closure), mouth(heard), (ear_state, head_state)
+        return drawn_shut(self.head.points_of(weights), heard.sealed()), mouth(heard), (ear_state, head_state)
 
     def forward(
         self,

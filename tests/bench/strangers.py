@@ -65,10 +65,9 @@ class Flag:
         pcm = torch.from_numpy(np.pad(sound, (0, self.lookahead * CHUNK)))[None]
         code, _ = self.voice(pcm, self.voice.silence(1))
         heard = self.voice.encoder.hear(code[:, self.lookahead :], self.lookahead)
-        closes = ((heard.closure.sigmoid() - speaker.CLOSES) / (speaker.SHUT - speaker.CLOSES)).clamp(0, 1)
         drawn = lips.copy()
         spoken = torch.from_numpy(lips[None, :, face.HOUSE_SPOKEN]).float()
-        drawn[:, face.HOUSE_SPOKEN] = speaker.drawn_shut(spoken, closes[:, : len(lips)])[0].numpy()
+        drawn[:, face.HOUSE_SPOKEN] = speaker.drawn_shut(spoken, heard.sealed()[:, : len(lips)])[0].numpy()
         return drawn
 
 
