@@ -36,7 +36,7 @@ from engine.voices import Spoken, VoiceCard, Voices
 from engine.worker import Worker
 from models.rates import HEARD_RATE
 from tests.fakes import FakeRuntime, vowel
-from tests.processor import Waits
+from tests.processor import ATTEMPTS, Waits
 from tests.webrtc_client import Client
 
 BEEP = Spoken((vowel(0.04, 16_000) * 32_000).astype(np.int16), 16_000)
@@ -547,14 +547,18 @@ async def test_g5_a_full_server_says_so_at_once_and_nobody_notices(house: House)
         await house.ticket()
         await house.ticket()
         pictures = len(client.pictures)
-        for _ in range(5):
+        for _ in range(ATTEMPTS):
+            took = []
             async with Waits() as waits:
-                began = asyncio.get_running_loop().time()
-                status, headers, problem = await house.ask("POST", "/v1/sessions", json={})
-                took = asyncio.get_running_loop().time() - began
-            assert took - waits.seconds < 0.1
-            assert (status, problem["type"]) == (503, "urn:liveface:no-slot")
-            assert int(headers["Retry-After"]) >= 1
+                for _ in range(5):
+                    began = asyncio.get_running_loop().time()
+                    status, headers, problem = await house.ask("POST", "/v1/sessions", json={})
+                    took.append(asyncio.get_running_loop().time() - began)
+                    assert (status, problem["type"]) == (503, "urn:liveface:no-slot")
+                    assert int(headers["Retry-After"]) >= 1
+            if max(took) < 0.1 or not waits.starved:
+                break  # measured; while the machine was elsewhere, it is measured again
+        assert max(took) - waits.seconds < 0.1
         assert (await house.ask("POST", "/v1/whip", data=await plain_offer(), headers=SDP))[0] == 503
         assert (await house.ask("POST", "/v1/sessions", json={"transport": "websocket"}))[0] == 503
         await client.until(lambda: len(client.pictures) > pictures + 5)
