@@ -16,6 +16,8 @@ from tests.models.runtime.recording import RecordingDevice
 from tests.models.runtime.taught import teach_package
 from tests.models.runtime.voices import babble
 
+pytestmark = pytest.mark.timeout(400)  # four backends are opened, proven and recorded: seconds, but for a busy machine
+
 ALL = Wants.POINTS | Wants.FACE | Wants.PICTURE
 SLOTS = 5
 STEPS = 6
