@@ -167,7 +167,10 @@ def _quaternion(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 class Painting(nn.Module):
-    """What the painter's graph computes, of arrays as they lie in `frames.safetensors`."""
+    """What the painter's graph computes, of arrays as they lie in `frames.safetensors`.
+
+    The sketch goes out beside the picture: whoever computes in half precision keeps whole what leads to an output.
+    """
 
     def __init__(self, renderer: Patch) -> None:
         super().__init__()
@@ -180,7 +183,7 @@ class Painting(nn.Module):
         rows = {**under, **self.renderer.look(patch / 255)}
         rows |= self.renderer.precisely(rows, points)
         painted, mask, _ = self.renderer.draw(rows, points, points[:, 0, :0], ())
-        return tuple(place_rows(under, painted, mask))
+        return (*place_rows(under, painted, mask), rows["sketch"])
 
 
 def export_step(speaking: Flat, rows: Mapping[str, Tensor]) -> bytes:
@@ -197,7 +200,8 @@ def export_step(speaking: Flat, rows: Mapping[str, Tensor]) -> bytes:
 
 def export_paint(painting: Painting, rows: Mapping[str, Tensor]) -> bytes:
     given = (torch.zeros(2, len(face.HOUSE), 3) + 50, *(_two(rows[name]) for name in PAINT_FRAMES))
-    return _exported(painting, given, ["points", *(f"frame_{name}" for name in PAINT_FRAMES)], ["luma", "u", "v"])
+    names = ["points", *(f"frame_{name}" for name in PAINT_FRAMES)]
+    return _exported(painting, given, names, ["luma", "u", "v", "sketch"])
 
 
 def _two(rows: Tensor) -> Tensor:
