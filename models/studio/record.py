@@ -42,7 +42,7 @@ from models.studio.presenter.landmarks import Landmarks, neutral
 from models.studio.presenter.rig import Pose
 from models.studio.presenter.sdf import Tensor
 from models.studio.sentences import sentences
-from models.studio.speech import Espeak, Utterance, flite
+from models.studio.speech import FLITE_VOICES, Espeak, Utterance, flite
 
 SIZES: Final = (256, 384, 512, 768, 1024)
 LOWER: Final = Crop(160, 240, 192, 224)
@@ -80,7 +80,7 @@ class Take:
 
 def say(text: str, voice: str) -> Utterance:
     """By flite where the name is one of flite's voices, else by espeak-ng. Raises MissingVoiceError."""
-    return Espeak().say(text, voice, 160) if "-" in voice else flite(text, voice)
+    return flite(text, voice) if voice in FLITE_VOICES else Espeak().say(text, voice, 160)
 
 
 def speak(seconds: float, voices: tuple[str, ...], seed: int) -> Speech:

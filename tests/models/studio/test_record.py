@@ -150,12 +150,14 @@ def test_a_wish_that_cannot_be_met_is_answered_in_one_line(
 
 
 @pytest.mark.skipif(not shutil.which("flite"), reason="make deps installs the voices")
-def test_every_voice_of_a_film_can_speak() -> None:
-    from models.studio.speech import Espeak, flite
-
+def test_every_voice_of_a_film_can_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     for voice in record.VOICES:
-        spoken = Espeak().say("Maybe.", voice) if "-" in voice else flite("Maybe.", voice)
+        spoken = record.say("Maybe.", voice)
         assert spoken.seconds > 0.2
+        assert spoken.voice.removeprefix("espeak:") == voice
+    with pytest.raises(speech.MissingVoiceError, match="nobody"):
+        record.say("Maybe.", "nobody")
 
 
 @pytest.mark.slow
