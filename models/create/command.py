@@ -185,10 +185,10 @@ def create(wish: Wish, console: Console) -> Avatar:
         )
         report.write(wish.report, made, scores, read_avatar(folder))
         avatar = wish.shelf.install(folder)
-    console.print(f"{wish.name} is on the shelf: liveface serve --avatar {wish.name}", markup=False)
+    console.print(f"{wish.name} is on the shelf: liveface serve --avatar {wish.name}", markup=False, soft_wrap=True)
     for line in report.warnings(made, scores):
-        console.print(f"  {line}", markup=False)
-    console.print(f"how good it is: {wish.report / 'report.html'}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print(f"how good it is: {wish.report / 'report.html'}", markup=False, soft_wrap=True)
     return avatar
 
 
@@ -305,7 +305,7 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, str], Tell]]:
                 words = f"cost {now.cost:.3f}, {says.format(now.held)}"
                 progress.update(task, completed=now.step, told=words)
                 if not console.is_terminal:
-                    console.print(f"{name}: step {now.step} of {steps}, {words}", markup=False)
+                    console.print(f"{name}: step {now.step} of {steps}, {words}", markup=False, soft_wrap=True)
 
             return tell
 
