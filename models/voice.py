@@ -72,9 +72,9 @@ class Heard(NamedTuple):
     closure: Tensor
     mouth: Tensor
 
-    def sealed(self) -> Tensor:
+    def sealed(self, closes: float = CLOSES, shut: float = SHUT) -> Tensor:
         """How far lips are drawn together [B, T] in 0…1; at 1 they touch."""
-        return ((self.closure.sigmoid() - CLOSES) / (SHUT - CLOSES)).clamp(0, 1)
+        return ((self.closure.sigmoid() - closes) / (shut - closes)).clamp(0, 1)
 
 
 class VoiceEncoder(Layer):

@@ -17,6 +17,10 @@ from models.rates import BLENDSHAPES
 from models.streaming import State, leaves, rebuild
 from models.voice import CODE, Voice, VoiceEncoder, mouth
 
+CLOSES, SHUT = 0.45, 0.75
+"""Probability of a closure at which the lips begin to be drawn together; at the second they have met. Later than where
+there is no head: a head shuts its own person's lips by itself, and lower ones cost that person more than strangers gain.
+"""
 UPPER_SHARE: Final = 0.35
 """Of the gap: what the upper lip comes down; the lower lip, which the jaw carries, comes up by the rest."""
 CHIN_SHARE: Final = 0.5
@@ -72,7 +76,11 @@ class Speaker(nn.Module):
         row, ear_state = self.ear(pcm, state[0])
         weights, head_state = self.head.components(row, state[1])
         heard = self.encoder.hear(row[..., :CODE], self.head.lookahead)
-        return drawn_shut(self.head.points_of(weights), heard.sealed()), mouth(heard), (ear_state, head_state)
+        return (
+            drawn_shut(self.head.points_of(weights), heard.sealed(CLOSES, SHUT)),
+            mouth(heard),
+            (ear_state, head_state),
+        )
 
     def forward(
         self,

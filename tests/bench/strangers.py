@@ -67,7 +67,9 @@ class Flag:
         heard = self.voice.encoder.hear(code[:, self.lookahead :], self.lookahead)
         drawn = lips.copy()
         spoken = torch.from_numpy(lips[None, :, face.HOUSE_SPOKEN]).float()
-        drawn[:, face.HOUSE_SPOKEN] = speaker.drawn_shut(spoken, heard.sealed()[:, : len(lips)])[0].numpy()
+        drawn[:, face.HOUSE_SPOKEN] = speaker.drawn_shut(
+            spoken, heard.sealed(speaker.CLOSES, speaker.SHUT)[:, : len(lips)]
+        )[0].numpy()
         return drawn
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from models.face import ARKIT_52
 from models.rates import CHUNK
 from models.studio.articulation import opening
-from models.voice import CODE, LOOKAHEADS, MOUTH, VISEMES, Heard, Voice, VoiceEncoder, load, mouth, save
+from models.voice import CLOSES, CODE, LOOKAHEADS, MOUTH, SHUT, VISEMES, Heard, Voice, VoiceEncoder, load, mouth, save
 
 from .graphs import check_onnx_parity
 from .theorems import (
@@ -84,6 +84,13 @@ def test_a_closure_that_was_heard_shuts_the_lips_whatever_else_was() -> None:
     assert opening(mouth(wide).numpy()).max() == pytest.approx(0, abs=0.01)
     parted = wide._replace(closure=torch.tensor([[-4.0]]))
     assert opening(mouth(parted).numpy()).min() > 0.5
+
+
+def test_lips_meet_between_two_probabilities() -> None:
+    probabilities = torch.tensor([[0.1, CLOSES, (CLOSES + SHUT) / 2, SHUT, 0.9]])
+    heard = Heard(torch.zeros(1, 5, len(VISEMES)), probabilities.logit(), torch.zeros(1, 5, len(MOUTH)))
+    torch.testing.assert_close(heard.sealed(), torch.tensor([[0.0, 0.0, 0.5, 1.0, 1.0]]))
+    torch.testing.assert_close(heard.sealed(0.5, 0.95)[0, -1], torch.tensor(0.4 / 0.45))
 
 
 def test_every_mouth_weight_has_a_name() -> None:
