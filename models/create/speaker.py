@@ -19,7 +19,7 @@ from models.voice import CODE, Voice, VoiceEncoder, mouth
 
 CLOSES, SHUT = 0.45, 0.75
 """Probability of a closure at which the lips begin to be drawn together; at the second they have met. Later than where
-there is no head: a head shuts its own person's lips by itself, and lower ones cost that person more than strangers gain.
+there is no head: a head shuts its own person's lips by itself, and lower ones cost that person more than they give.
 """
 UPPER_SHARE: Final = 0.35
 """Of the gap: what the upper lip comes down; the lower lip, which the jaw carries, comes up by the rest."""
