@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from models import voice
+from models import metrics, voice
 from models.mel import running_mean
 from models.rates import FRAME_RATE, LOOKAHEAD_DEFAULT, MELS
 from models.studio import articulation
@@ -102,9 +102,13 @@ def _figures(answers: Sequence[voice.Heard], lessons: Sequence[Lesson], threshol
         "viseme_accuracy": right / max(1, spoken),
         "closure_recall": hit / max(1, closures),
         "closure_precision": true_alarms / max(1, alarms),
-        "opening_r": float(np.corrcoef(np.concatenate(opened), np.concatenate(truly))[0, 1]),
+        "opening_r": metrics.pearson(_joined(opened), _joined(truly)),
         "lip_auc": wider(wide, narrow),
     }
+
+
+def _joined(parts: Sequence[Floats]) -> npt.NDArray[np.float64]:
+    return np.concatenate(parts).astype(np.float64)
 
 
 def wider(open_vowels: Sequence[float], closures: Sequence[float]) -> float:
