@@ -6,6 +6,7 @@ A package is a directory:
     loop.mp4              the reference loop, 25 frames a second
     loop.safetensors      its per-frame arrays (`LOOP`)
     mouths.safetensors    kind "plain": painted mouths to choose from (`MOUTHS`)
+    mesh.safetensors      kind "plain", if it has a dense mesh: `MESH`
     weights/, graphs/     kind "learned": safetensors and ONNX; golden.safetensors for the parity check of any backend
     portrait.jpg
     consent.json          who agreed to what, until when; a synthetic presenter needs none
@@ -39,7 +40,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from models.rates import BLENDSHAPES, LOOKAHEAD_DEFAULT, LOOKAHEAD_MOST, POINTS
+from models.rates import BLENDSHAPES, DENSE_POINTS, LOOKAHEAD_DEFAULT, LOOKAHEAD_MOST, POINTS
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
@@ -77,6 +78,10 @@ MOUTHS: Final[Tensors] = {
     "points": ("float32", ("mouths", POINTS, 3)),  # face.HOUSE in patch pixels
     "lip_gap": ("float32", ("mouths",)),  # patch pixels
     "mask": ("float32", ("height", "width")),
+}
+MESH: Final[Tensors] = {
+    "loop": ("float32", ("frames", DENSE_POINTS, 3)),  # MediaPipe's mesh in frame pixels, the mouth at rest
+    "mouths": ("float32", ("mouths", DENSE_POINTS, 3)),  # the same of each mouth, in patch pixels; the first is at rest
 }
 
 

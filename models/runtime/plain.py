@@ -1,7 +1,7 @@
 """The plain runtime: no network, no torch. A package's painted mouths, chosen by rule from what is heard.
 
-For packages of kind "plain", and the frame of every runtime that paints so, however it hears. There is no mesh:
-`Out.mesh` stays None.
+For packages of kind "plain", and the frame of every runtime that paints so, however it hears. `Out.mesh` is there for
+avatars that bring a mesh.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from models import face
-from models.avatar import LOOP, MOUTHS, Avatar, PackageError, read_avatar
+from models.avatar import LOOP, MESH, MOUTHS, Avatar, PackageError, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
 from models.runtime import AvatarCard, Floats, Out, Pictures, Roi, Row, Wants, loops
 from models.runtime.hearing import ByRule, Hearing
@@ -82,6 +82,12 @@ class Presenter:
         self._mouth_points: Floats = mouths["points"]
         self._similarity: Floats = motion["mouth_similarity"]
         self._loop_points: Floats = motion["points"]
+        self._loop_mesh: Floats | None = None
+        if "mesh.safetensors" in avatar.files:
+            mesh = avatar.tensors("mesh.safetensors", MESH)
+            if (len(mesh["loop"]), len(mesh["mouths"])) != (len(loop), len(self._mouth_weights)):
+                raise PackageError(f"{avatar.name}: mesh.safetensors is of another loop, or of other mouths")
+            self._loop_mesh, self._mouth_bends = mesh["loop"], mesh["mouths"] - mesh["mouths"][0]
         self._loop_faces: Floats = np.concatenate(
             [motion["weights"], motion["head_quaternion"], motion["head_position"], gaze(motion["weights"])], 1
         )
@@ -109,6 +115,15 @@ class Presenter:
         values[face.HOUSE_SPOKEN, 1] = b * spoken[:, 0] + a * spoken[:, 1] + ty
         values[face.HOUSE_SPOKEN, 2] = np.hypot(a, b) * spoken[:, 2]
         return values
+
+    def mesh(self, mouths: Floats, index: int) -> Floats | None:
+        """[468, 3]: the loop's, whose mouth is at rest, bent as the painted mouth is."""
+        if self._loop_mesh is None:
+            return None
+        bend = np.tensordot(mouths, self._mouth_bends, 1)
+        a, b = self._similarity[index, :2]
+        x, y = a * bend[:, 0] - b * bend[:, 1], b * bend[:, 0] + a * bend[:, 1]
+        return np.asarray(self._loop_mesh[index] + np.stack([x, y, np.hypot(a, b) * bend[:, 2]], 1), np.float32)
 
 
 def gaze(weights: Floats) -> Floats:
@@ -147,10 +162,11 @@ class Plain:
         began = perf_counter()
         index = row.loop_index % presenter.card.frames
         expression = self._hearing.expression(heard)
-        by_mouths = Wants.POINTS | Wants.PICTURE | (Wants.FACE if expression is None else Wants.NOTHING)
+        by_mouths = Wants.POINTS | Wants.MESH | Wants.PICTURE | (Wants.FACE if expression is None else Wants.NOTHING)
         mouths = self._hearing.weigh(presenter.choice, heard) if by_mouths & row.wants else UNPAINTED
         points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
         values = presenter.face(mouths, index, expression) if Wants.FACE in row.wants else None
+        mesh = presenter.mesh(mouths, index) if Wants.MESH in row.wants else None
         moved = perf_counter()
         roi = presenter.picture(mouths, index) if Wants.PICTURE in row.wants else None
         return Out(
@@ -158,6 +174,7 @@ class Plain:
             row.generation,
             points=points,
             face=values,
+            mesh=mesh,
             roi=roi,
             stage_seconds={"features": features, "landmarks": moved - began, "place": perf_counter() - moved},
         )

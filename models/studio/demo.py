@@ -10,6 +10,7 @@ An avatar of the plain kind is a directory of
     mouths.safetensors   patches uint8 [M, H, W, 3]: the lower face at head pose zero; weights [M, 52] of each;
                          points [M, 131, 3] (face.HOUSE in patch pixels); lip_gap [M] (true opening in patch pixels);
                          mask float32 [H, W]: 1 where the patch replaces the frame, feathered to 0 before its edge
+    mesh.safetensors     loop [N, 468, 3], mouths [M, 468, 3]: the whole of MediaPipe's mesh, likewise
     portrait.jpg         the first frame
     avatar.toml          the card
     manifest.json        {"files": {name: SHA-256}}
@@ -41,7 +42,7 @@ from rich.progress import Progress
 from safetensors.numpy import save_file
 
 from models import face
-from models.rates import FRAME_RATE
+from models.rates import DENSE_POINTS, FRAME_RATE
 from models.studio.painter import teach
 from models.studio.pictures import SIZE, Bytes, Floats, Frames, feathered, laid, swayed, track, turned
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
@@ -213,10 +214,11 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = 
     neck = np.array([0.0, 0.95, 0.55])  # from the neck's pivot to the middle of the head, decimetres
     turning = turns.double().numpy()
     position = (turning @ neck) * 0.1
+    loop_mesh = bound.place(presenter, loop, SIZE)
     save_file(
         {
             "mouth_similarity": np.stack([similarity(in_patch, turned(canonical, turn).numpy()) for turn in turns]),
-            "points": bound.place(presenter, loop, SIZE)[:, house].numpy(),
+            "points": loop_mesh[:, house].numpy(),
             "head_quaternion": np.stack([quaternion(turn) for turn in turning]).astype(np.float32),
             "head_position": (position - position.mean(0)).astype(np.float32),
             "blink": torch.stack([loop.blink_l, loop.blink_r], 1).numpy(),
@@ -236,6 +238,11 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = 
             "mask": feathered(avatar.crop),
         },
         str(out / "mouths.safetensors"),
+    )
+    dense = {"loop": loop_mesh, "mouths": mouth_points}
+    save_file(
+        {name: mesh[:, :DENSE_POINTS].contiguous().numpy() for name, mesh in dense.items()},
+        str(out / "mesh.safetensors"),
     )
     (out / "avatar.toml").write_text(card(avatar, presenter.who.title))
     write_manifest(out)

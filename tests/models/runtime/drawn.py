@@ -5,11 +5,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from models import face
 from models.avatar import seal
-from models.rates import FRAME_RATE, POINTS
+from models.rates import DENSE_POINTS, FRAME_RATE, POINTS
 
 SIZE = 128
 CENTRE = (64.0, 88.0)  # of the mouth at rest, in frame pixels
@@ -72,6 +72,23 @@ def draw_package(
     )
     seal(folder)
     return folder
+
+
+def add_mesh(folder: Path, frames: int | None = None) -> None:
+    """Give a drawn package a dense mesh: its landmarks where they are, all else at the origin."""
+    loop, mouths = load_file(folder / "loop.safetensors"), load_file(folder / "mouths.safetensors")
+    count = frames or len(loop["points"])
+    mesh = {
+        "loop": np.zeros((count, DENSE_POINTS, 3), np.float32),
+        "mouths": np.zeros((len(mouths["points"]), DENSE_POINTS, 3), np.float32),
+    }
+    mesh["mouths"][:, face.HOUSE] = mouths["points"]
+    rest = mouths["points"][0]
+    for frame, (a, b, tx, ty) in enumerate(loop["mouth_similarity"][:count]):
+        mesh["loop"][frame, face.HOUSE, 0] = a * rest[:, 0] - b * rest[:, 1] + tx
+        mesh["loop"][frame, face.HOUSE, 1] = b * rest[:, 0] + a * rest[:, 1] + ty
+    save_file(mesh, str(folder / "mesh.safetensors"))
+    seal(folder)
 
 
 def _placed(angle: float, dx: float) -> list[float]:

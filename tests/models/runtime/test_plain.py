@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import face
 from models.avatar import PackageError, seal
 from models.runtime import Floats, Out, Row, Wants, plain
-from tests.models.runtime.drawn import draw_package
+from tests.models.runtime.drawn import add_mesh, draw_package
 from tests.models.runtime.voices import babble, silence, vowel
 
 ALL = Wants.POINTS | Wants.FACE | Wants.PICTURE
@@ -170,3 +170,32 @@ def test_packages_that_cannot_serve_are_named(packages: list[Path], tmp_path: Pa
     seal(short)
     with pytest.raises(PackageError, match=r"loop\.mp4 has 9 frames, its arrays 8"):
         plain.open([short], 1)
+
+
+def test_the_dense_mesh_moves_as_the_landmarks_do(tmp_path: Path) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    add_mesh(package)
+    wants = Wants.POINTS | Wants.MESH
+    outs = run(fresh([package]), np.concatenate([silence(4), vowel("a", 8)]), wants=wants)
+    spoken = face.HOUSE[face.HOUSE_SPOKEN]
+    opened = []
+    for out in outs:
+        assert out.mesh is not None
+        assert out.points is not None
+        np.testing.assert_allclose(out.mesh[spoken, :2], out.points[face.HOUSE_SPOKEN, :2], atol=1e-3)
+        opened.append(out.mesh[face.INNER_LOWER, 1] - out.mesh[face.INNER_UPPER, 1])
+    assert opened[-1] > opened[0] + 3
+
+
+def test_a_mesh_is_computed_for_those_who_want_it_and_have_it(packages: list[Path], tmp_path: Path) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    add_mesh(package)
+    assert run(fresh([package]), silence(1), wants=ALL)[0].mesh is None
+    assert run(fresh(packages), silence(1), wants=ALL | Wants.MESH)[0].mesh is None
+
+
+def test_a_mesh_of_another_loop_is_refused(tmp_path: Path) -> None:
+    package = draw_package(tmp_path / "ellipse")
+    add_mesh(package, frames=3)
+    with pytest.raises(PackageError, match=r"mesh\.safetensors is of another loop"):
+        fresh([package])

@@ -99,6 +99,17 @@ def test_a_shipped_avatar_is_whole(folder):
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_mesh_is_of_the_face_that_the_landmarks_are_of(folder):
+    mesh, loop, mouths = (load_file(folder / f"{name}.safetensors") for name in ("mesh", "loop", "mouths"))
+    house = face.HOUSE
+    np.testing.assert_allclose(mesh["loop"][:, house], loop["points"], atol=0.05)
+    np.testing.assert_allclose(mesh["mouths"][:, house], mouths["points"], atol=0.05)
+    jaw, brow = mesh["mouths"][:, face.CHIN, 1], mesh["mouths"][:, face.BROW_LEFT, 1]
+    assert np.ptp(jaw) > 10  # the chin goes down with the jaw
+    assert np.ptp(brow, axis=0).max() < 0.5  # and the brows do not
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_mouth_at_rest_is_the_loop_s_own(folder):
     """Laid into the loop, the patch at rest must not show: its colours match what it covers."""
     loop, mouths = load_file(folder / "loop.safetensors"), load_file(folder / "mouths.safetensors")
