@@ -34,7 +34,7 @@ from models.renderers.fit import save as save_renderer
 from models.renderers.patch import Patch
 from models.renderers.placing import place_rows, rectangles, smoothed, towards, warped
 from models.runtime.eager import VOICE
-from models.runtime.graphs import MOST_ROWS, OPSET
+from models.runtime.graphs import MOST_ROWS, OPSET, unsigned
 from models.runtime.hearing import GOLDEN_STEPS
 from models.runtime.plain import gaze
 from models.runtime.proof import golden_sound
@@ -223,7 +223,7 @@ def _exported(layer: nn.Module, given: tuple[Tensor, ...], names: list[str], ans
             input_names=names, output_names=answers,
         )  # fmt: skip
     assert graph is not None
-    return cast(bytes, graph.model_proto.SerializeToString())
+    return unsigned(graph.model_proto)
 
 
 def _signature(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[int, int]:

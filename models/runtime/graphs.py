@@ -49,6 +49,22 @@ def export_named(
         model = onnxscript.optimizer.optimize(onnx.load(path))
     if halve_weights:
         _halve_weights(model.graph)
+    return unsigned(model)
+
+
+def unsigned(model: onnx.ModelProto) -> bytes:
+    """The graph without where it was made: the exporter writes into each node the stack it was traced from, with the
+    directories of whoever exports, and packages are passed on."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+        graphs += [said.g for node in graph.node for said in node.attribute if said.HasField("g")]
+    for part in (model, *model.functions):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
     return bytes(model.SerializeToString())
 
 
@@ -112,7 +128,7 @@ def export(layer: Layer, chunk: Tensor) -> tuple[bytes, list[npt.NDArray[np.floa
             output_names=["y", *(f"after_{n}" for n in range(count))],
         )
     assert graph is not None
-    return graph.model_proto.SerializeToString(), [leaf.numpy() for leaf in leaves(layer.silence(1))]
+    return unsigned(graph.model_proto), [leaf.numpy() for leaf in leaves(layer.silence(1))]
 
 
 def _same(state: State, axes: dict[int, torch.export.Dim]) -> tuple[object, ...]:
