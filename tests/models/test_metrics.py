@@ -205,19 +205,28 @@ def test_regions_lie_where_the_lips_are() -> None:
     assert whole.top < box.top < box.bottom < whole.bottom
 
 
-def test_gap_sees_the_dark_between_the_lips() -> None:
-    rng = np.random.default_rng(0)
-    lips, skin = (
-        rng.normal(colour, 4, (400, 3)).clip(0, 255).astype(np.uint8) for colour in ([170, 80, 80], [220, 170, 150])
-    )
-    complexion = metrics.Complexion.of(lips, skin)
+def mouth_drawn(opening: float, inside: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A grainy skin, lips with a highlight, and what is between them; with its landmarks."""
+    house = speaking(np.array([opening]))[0, face.HOUSE]
+    picture = np.tile(np.array([220, 170, 150], np.int64), (500, 500, 1))
+    picture[296:326, 215:285] = [170, 80, 80]
+    picture[318:320, 240:262] = [245, 190, 185]
+    picture[metrics.inner_mask(house, 500, 500)] = inside
+    grain = np.random.default_rng(round(opening)).integers(-5, 6, (500, 500, 1))
+    return (picture + grain).clip(0, 255).astype(np.uint8), house
 
-    def drawn(opening: float) -> float:
-        house = speaking(np.array([opening]))[0, face.HOUSE]
-        picture = np.tile(np.array([220, 170, 150], np.uint8), (500, 500, 1))
-        picture[296:326, 215:285] = [170, 80, 80]
-        picture[metrics.inner_mask(house, 500, 500)] = [30, 10, 10]
-        return metrics.gap(picture, complexion, house)
 
-    assert drawn(0.0) == 0.0
-    assert drawn(12.0) == 1.0
+@pytest.mark.parametrize("inside", [(30, 10, 10), (200, 190, 175)], ids=["dark", "teeth"])
+def test_gap_sees_what_is_between_the_lips(inside: tuple[int, int, int]) -> None:
+    complexion = metrics.Complexion.of([mouth_drawn(0.0, inside)])
+    shown = {opening: mouth_drawn(opening, inside) for opening in (0.0, 3.0, 12.0)}
+    gaps = {opening: metrics.gap(picture, complexion, house) for opening, (picture, house) in shown.items()}
+    assert gaps == {0.0: 0.0, 3.0: pytest.approx(1.0, abs=0.2), 12.0: 1.0}
+
+
+def test_gaps_count_shut_consonants_and_open_vowels() -> None:
+    seen = np.ones(50)
+    seen[10:12] = 0.0
+    phones = [Phone("m", 0.40, 0.48), Phone("b", 1.0, 1.08), Phone("aa", 0.8, 0.9), Phone("ae", 0.42, 0.46)]
+    assert metrics.gaps([(seen, phones)]) == {"gap_shut": 0.5, "gap_open": 0.5}
+    assert all(np.isnan(value) for value in metrics.gaps([(seen, [])]).values())
