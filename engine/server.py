@@ -24,7 +24,7 @@ from typing import Final
 
 from aiohttp import web
 
-from engine import api, memory
+from engine import memory, pages
 from engine.access import Access
 from engine.api import application
 from engine.clock import Clock
@@ -175,7 +175,7 @@ async def serving(config: Config, clock: Clock, worker: Worker | None = None) ->
         await web.SockSite(runner, listener).start()
         await stack.enter_async_context(lag_sampler(clock, metrics))
         with contextlib.suppress(TimeoutError):  # who is told the address may use it at once
-            async with asyncio.timeout(api.READY_SECONDS):
+            async with asyncio.timeout(pages.READY_SECONDS):
                 await _sing_once(rooms)
         await stack.enter_async_context(_chores(rooms, runner, stream))
         stack.enter_context(memory.settled())

@@ -41,6 +41,8 @@ FLOORS = (
     {"lobby"},
     {"rooms"},
     {"doors"},
+    {"bodies", "reception"},
+    {"pages", "signalling"},
     {"api"},
     {"server"},
     {"serve"},
@@ -97,8 +99,6 @@ NAMES_OF_OTHERS: dict[str, str] = {
 """path:name → why a library makes us use it."""
 
 SHOWN_ELSEWHERE: dict[str, str] = {
-    "engine/api.py": "tests/engine/test_server.py asks its routes over real sockets",
-    "engine/doors.py": "tests/engine/test_server.py knocks at them over real sockets",
     "engine/rooms.py": "a value without a deed; tests/engine/test_server.py lives in it",
 }
 """Source file → the test that shows it works, where it cannot be a file of its own."""
