@@ -7,36 +7,23 @@
 Whoever owns the session closes it; a peer never does. A peer ends by itself when its connection fails, when a deadline
 passes, or when its session ends.
 
-aiortc does the handshakes: SDP, ICE (hardened in `icefilter`), DTLS and SCTP. Media does not pass through its tracks:
-`MomentSender` and `VoiceReceiver` (`ingress`) stand where its sender and receiver stood, so a Moment leaves as packets
-in the turn of the event loop in which it is encoded, sound and picture together, and nothing is queued on the way.
+aiortc does the handshakes (`connection`); media does not pass through its tracks, so a Moment leaves as packets in the
+turn of the event loop in which it is encoded, sound and picture together, and nothing is queued on the way.
 """
 
 import asyncio
-import json
 import logging
 import random
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
-import numpy as np
-import numpy.typing as npt
 from aiortc import (
-    RTCBundlePolicy,
-    RTCConfiguration,
-    RTCDataChannel,
-    RTCPeerConnection,
-    RTCRtpSender,
-    RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtp import (
     AnyRtcpPacket,
     RtcpRrPacket,
@@ -45,41 +32,26 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
-from engine.broadcast import Broadcast, Source, Workshop
+from engine.broadcast import Broadcast, Workshop
 from engine.clock import Clock
-from engine.egress import MomentSender
+from engine.connection import Connection, close_connection
+from engine.datachannel import Conversation, DataChannel
 from engine.encoder import Headroom, choose_h264
 from engine.icefilter import (
-    MALFORMED,
-    FilteredConnection,
-    FilteredGatherer,
     Ground,
-    GuardedDtlsTransport,
     HostAddress,
     NoFreePort,
     counted,
 )
 from engine.ingress import VoiceReceiver
 from engine.limits import out_of_files
-from engine.media import Event, Moment
 from engine.offer import BadOffer, Role, read_offer
 from engine.session import SessionClosedError
 from models.rates import HEARD_RATE
-from models.runtime import Wants
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["EVENTS_CHANNEL", "BadOffer", "Conversation", "Deadlines", "Peer", "Peers", "Role", "port_range"]
-
-EVENTS_CHANNEL: Final = "avatar-events"
-
-COMMAND_BYTES_MOST: Final = 16_384
-COMMANDS_PER_SECOND: Final = 50
-EVENT_BYTES_MOST: Final = 256 * 1_024
-"""Unsent events of a peer that does not read them; beyond it the connection is closed."""
-
-POINT_BYTES_MOST: Final = 16 * 1_024
-"""Unsent bytes at which points are left out: they are worth something only with their picture."""
+__all__ = ["BadOffer", "Deadlines", "Peer", "Peers", "Role", "port_range"]
 
 REPORT_SECONDS: Final = 1.0
 REFERENCE_MOST: Final = 2.0
@@ -102,86 +74,6 @@ class Deadlines:
     """For closing itself."""
 
 
-class Conversation(Source, Protocol):
-    """What this skin needs of `engine.session.Session`."""
-
-    @property
-    def closed(self) -> asyncio.Event: ...
-
-    async def push_audio(
-        self,
-        pcm: npt.NDArray[np.int16],
-        rate: int,
-        pts: int | None = None,
-        segment_id: str | None = None,
-        arrived: float | None = None,
-        speech: bool | None = None,
-    ) -> None: ...
-
-    async def flush(self, segment_id: str | None = None) -> None: ...
-
-    async def interrupt(self) -> int: ...
-
-    def events(self) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
-
-
-# aiortc's peer connection, with our parts
-
-
-class Connection(RTCPeerConnection):
-    """aiortc's peer connection on one transport, made of `icefilter`'s, `ingress`' and this module's parts.
-
-    It overrides two private factory methods; a contract test fails when aiortc moves them.
-    """
-
-    def __init__(self, ground: Ground, codecs: Sequence[str]) -> None:
-        # Ours never asks a STUN server: aiortc's default is a public one.
-        super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self.ice: list[FilteredConnection] = []
-        self.transport: GuardedDtlsTransport | None = None
-        self.senders: dict[str, MomentSender] = {}
-        self.receivers: dict[str, VoiceReceiver] = {}
-        self._ground = ground
-        self._codecs = codecs
-
-    def _private(self, name: str) -> Any:
-        return getattr(self, f"_RTCPeerConnection__{name}")
-
-    def _RTCPeerConnection__createDtlsTransport(self) -> GuardedDtlsTransport:  # noqa: N802 - overrides aiortc's
-        if self.transport is not None:
-            return self.transport
-        gatherer = FilteredGatherer(self._ground)
-        gatherer.on("statechange", self._private("updateIceGatheringState"))
-        ice = RTCIceTransport(gatherer)
-        ice.on("statechange", self._private("updateIceConnectionState"))
-        ice.on("statechange", self._private("updateConnectionState"))
-        self._private("iceTransports").add(ice)
-        self.ice.append(gatherer.filtered)
-        transport = GuardedDtlsTransport(ice, self._private("certificates"), gatherer.filtered)
-        transport.on("statechange", self._private("updateConnectionState"))
-        self._private("dtlsTransports").add(transport)
-        self.transport = transport
-        return transport
-
-    def _RTCPeerConnection__createTransceiver(  # noqa: N802 - overrides aiortc's
-        self, direction: str, kind: str, sender_track: None = None
-    ) -> RTCRtpTransceiver:
-        bundled = self.transport is not None
-        transport = self._RTCPeerConnection__createDtlsTransport()
-        sender = MomentSender(kind, transport, self._ground.now)
-        receiver = VoiceReceiver(kind, transport, self._ground.now)
-        self.senders[kind], self.receivers[kind] = sender, receiver
-        transceiver = RTCRtpTransceiver(direction=direction, kind=kind, sender=sender, receiver=receiver)
-        receiver._set_rtcp_ssrc(sender._ssrc)
-        sender._stream_id = self._private("stream_id")
-        transceiver._bundled = bundled
-        capable = RTCRtpSender.getCapabilities(kind).codecs
-        names = ("opus",) if kind == "audio" else (*(name.lower() for name in self._codecs), "rtx")
-        transceiver.setCodecPreferences([codec for name in names for codec in capable if codec.name.lower() == name])
-        self._private("transceivers").append(transceiver)
-        return transceiver
-
-
 # One connection
 
 
@@ -197,7 +89,6 @@ class Peer:
         self.connected = asyncio.Event()
         self.reason: str | None = None
         """After `closed`: 'left', 'failed', 'never connected', 'silent', 'session ended', 'closed by the server' …"""
-        self.commands_ignored = 0
         self._connection = connection
         self._shared = shared
         self._leaving = asyncio.Event()
@@ -205,15 +96,11 @@ class Peer:
         self._connected_at: float | None = None
         self._broadcast: Broadcast | None = None
         self._sees = False  # a key frame has gone out
-        self._events_channel: RTCDataChannel | None = None
-        self._events_open = asyncio.Event()
-        self._points_wanted = asyncio.Event()
-        self._commands: deque[float] = deque(maxlen=COMMANDS_PER_SECOND)
-        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=COMMANDS_PER_SECOND)
+        self._channel = DataChannel(session, shared.clock, role is not Role.WHEP, self.leave)  # viewers watch
         self._cname = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
         connection.on("connectionstatechange", self._on_state)
-        connection.on("datachannel", self._on_channel)
+        connection.on("datachannel", self._channel.opened)
         for sender in connection.senders.values():
             sender.on_ready = self._on_ready
         video = connection.senders.get("video")
@@ -260,7 +147,7 @@ class Peer:
         figures["keyframe_requests"] = sum(s.keyframe_requests for s in senders)
         figures["remote_lost_packets"] = sum(s.remote_lost for s in senders)
         figures["bitrate_limit"] = self.limit
-        figures["commands_ignored"] = self.commands_ignored
+        figures["commands_ignored"] = self._channel.ignored
         voice = self._connection.receivers.get("audio")
         if voice is not None and voice.ingress is not None:
             counts = voice.ingress.counts
@@ -314,9 +201,7 @@ class Peer:
         voice = self._connection.receivers.get("audio")
         if voice is not None and self.role is not Role.WHEP:
             yield self._hear(voice)
-        yield self._tell()
-        yield self._reply()
-        yield self._point()
+        yield from self._channel.parts()
 
     async def _watch(self) -> None:
         """Close what never comes to life and what has died."""
@@ -406,103 +291,6 @@ class Peer:
         if self._broadcast is not None:
             self._broadcast.adapt()
 
-    # events
-
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != EVENTS_CHANNEL or self._events_channel is not None:
-            return
-        self._events_channel = channel
-        channel.on("message", self._on_message)
-        self._events_open.set()
-
-    async def _tell(self) -> None:
-        """Every event of the session, as one JSON text message."""
-        try:
-            async with self.session.events() as events:
-                await self._events_open.wait()
-                async for event in events:
-                    self._write({"type": event.type, **event.fields})
-        except SessionClosedError:
-            self.leave("session ended")
-
-    async def _reply(self) -> None:
-        while True:
-            await self._command(await self._replies.get())
-
-    async def _point(self) -> None:
-        """The points behind each picture, for as long as the client asks for them: it draws them over the picture."""
-        with suppress(SessionClosedError):
-            while True:
-                await self._points_wanted.wait()
-                async with self.session.outlet(wants=Wants.POINTS, capacity=1) as outlet:
-                    async for moment in outlet:
-                        if not self._points_wanted.is_set():
-                            break
-                        self._write_points(moment)
-                    else:
-                        return
-
-    def _write_points(self, moment: Moment) -> None:
-        channel = self._events_channel
-        if moment.points is None or moment.picture is None:
-            return
-        if channel is None or channel.bufferedAmount > POINT_BYTES_MOST:
-            return  # the next ones are newer
-        size = (moment.picture.width, moment.picture.height)
-        points = (moment.points[:, :2] / size).round(4).tolist()
-        self._write({"type": "landmarks", "pts_us": moment.pts * 1_000_000 // HEARD_RATE, "points": points})
-
-    def _write(self, message: dict[str, Any]) -> None:
-        channel = self._events_channel
-        if channel is None or channel.readyState != "open":
-            return
-        if channel.bufferedAmount > EVENT_BYTES_MOST:
-            self.leave("events not read")
-            return
-        channel.send(json.dumps(message, separators=(",", ":")))
-
-    def _on_message(self, message: str | bytes) -> None:
-        """A command: bounded in size and rate; what is no command is ignored, as the protocol says."""
-        now = self._shared.clock.now()
-        flood = len(self._commands) == COMMANDS_PER_SECOND and now - self._commands[0] < 1.0
-        if flood or not isinstance(message, str) or len(message) > COMMAND_BYTES_MOST:
-            self.commands_ignored += 1
-            return
-        self._commands.append(now)
-        try:
-            command = json.loads(message)
-        except (ValueError, RecursionError):
-            command = None
-        if not isinstance(command, dict) or self._replies.full():
-            self.commands_ignored += 1
-            return
-        self._replies.put_nowait(command)
-
-    async def _command(self, command: dict[str, Any]) -> None:
-        kind = command.get("type")
-        if kind == "ping":
-            stamp = command.get("t")
-            known = stamp if isinstance(stamp, int | float | str) and len(str(stamp)) <= 64 else None
-            self._write({"type": "pong", "t": known, "server_t_us": round(self._shared.clock.wall() * 1e6)})
-            return
-        if self.role is Role.WHEP:
-            self.commands_ignored += 1  # viewers watch
-            return
-        segment = command.get("segment_id")
-        try:
-            if kind == "interrupt":
-                await self.session.interrupt()
-            elif kind == "audio.end":
-                await self.session.flush(segment if isinstance(segment, str) else None)
-            elif kind == "session.end":
-                self.leave("left")
-            elif kind == "session.update" and isinstance(command.get("landmarks"), bool):
-                (self._points_wanted.set if command["landmarks"] else self._points_wanted.clear)()
-            else:
-                self.commands_ignored += 1
-        except SessionClosedError:
-            self.leave("session ended")
-
     # its end
 
     async def _shut(self) -> None:
@@ -513,17 +301,6 @@ class Peer:
         async with self._shared.closing:
             await close_connection(self._connection, self._shared.deadlines.close)
         self._shared.forget(self)
-
-
-async def close_connection(connection: Connection, seconds: float) -> None:
-    """Close it, whatever state a hostile offer has left it in: aiortc's own close may raise or wait for ever."""
-    try:
-        async with asyncio.timeout(seconds):
-            await connection.close()
-    except (TimeoutError, ConnectionError, RuntimeError, *MALFORMED):
-        logger.warning("a connection did not close by itself; its sockets are closed now", exc_info=True)
-        for ice in connection.ice:
-            ice.cut()
 
 
 # All of them

@@ -34,9 +34,10 @@ FLOORS = (
         "protocol",
     },
     {"egress", "listener", "worker"},
-    {"pipeline", "start"},
+    {"connection", "pipeline", "start"},
     {"session"},
     {"broadcast"},
+    {"datachannel"},
     {"render", "webrtc", "websocket"},
     {"lobby"},
     {"rooms"},
@@ -60,12 +61,13 @@ ONLY_IN = {
     "sounddevice": {"engine/microphone.py": "an extra, imported when the microphone is opened"},
     "aiortc": {
         "engine/webrtc.py": "the skin",
+        "engine/connection.py": "puts our parts into its connection",
         "engine/ingress.py": "takes the place of its jitter buffer",
         "engine/egress.py": "takes the place of its senders",
         "engine/icefilter.py": "hardens its transports",
         "engine/bench/peer.py": "is a client, in a process of its own",
     },
-    "aioice": {"engine/icefilter.py": "hardens it", "engine/webrtc.py": "the skin", "engine/bench/peer.py": "a client"},
+    "aioice": {"engine/icefilter.py": "hardens it", "engine/bench/peer.py": "a client"},
 }
 """Packages that only these files of engine/ may name."""
 

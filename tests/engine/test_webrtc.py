@@ -20,19 +20,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pytest
-from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtpPacket, pack_remb_fci
 
-import engine.webrtc
+import engine.datachannel
 from engine.channel import Channel
 from engine.clock import RealClock
-from engine.egress import LIPS_FIRST, RETRANSMIT_SPACING, MomentSender
+from engine.egress import LIPS_FIRST, RETRANSMIT_SPACING
 from engine.encoder import VideoEncoder
 from engine.media import Event, Moment, Picture
 from engine.offer import read_offer
 from engine.webrtc import (
     BadOffer,
-    Connection,
     Deadlines,
     Peer,
     Peers,
@@ -596,7 +594,7 @@ async def test_m13_events_that_nobody_reads_close_the_connection(monkeypatch: py
         peer = await join(peers, talk, client)
         client.tell(type="ping", t=1)
         await client.until(lambda: len(client.events) == 1)
-        monkeypatch.setattr(engine.webrtc, "EVENT_BYTES_MOST", -1)
+        monkeypatch.setattr(engine.datachannel, "EVENT_BYTES_MOST", -1)
         await talk.listeners[0].put(Event("stats", {}))
         await asyncio.wait_for(peer.closed.wait(), 5)
         assert peer.reason == "events not read"
@@ -1048,31 +1046,6 @@ async def test_n3_a_narrow_path_with_a_long_queue_is_not_kept_full() -> None:
         assert peer.limit is not None
 
 
-@remeasured
-async def test_commands_are_bounded_in_size_and_rate_and_nonsense_is_ignored() -> None:
-    async with hosting() as (peers, talk), Client() as client:
-        peer = await join(peers, talk, client)
-        assert client.channel is not None
-        client.tell(type="ping", t=1)
-        await client.until(lambda: len(client.events) == 1)
-        for text in (
-            "[" * 10_000,
-            "nonsense",
-            "[]",
-            '"x"',
-            '{"type": 5}',
-            '{"type":"ping","t":"' + "x" * 20_000 + '"}',
-        ):
-            client.channel.send(text)
-        client.channel.send(b"\0\1")
-        began = time.monotonic()
-        for _ in range(200):
-            client.tell(type="interrupt")
-        await client.until(lambda: peer.commands_ignored + talk.epoch >= 207)
-        assert talk.epoch <= 50 * (time.monotonic() - began + 1)
-        assert peer.reason is None
-
-
 class Pointed(Talk):
     """Two points: one in the middle of the picture, one in its lower right corner."""
 
@@ -1103,7 +1076,7 @@ async def test_viewers_watch_and_do_not_command() -> None:
     async with hosting() as (peers, talk), Client() as client:
         peer = await join(peers, talk, client, Role.WHEP)
         client.tell(type="interrupt")
-        await client.until(lambda: peer.commands_ignored == 1)
+        await client.until(lambda: peer.stats()["commands_ignored"] == 1)
         await asyncio.sleep(0.1)
         assert (talk.epoch, talk.pushed) == (0, [])
 
@@ -1230,33 +1203,3 @@ async def test_encoding_never_waits_for_the_loops_own_threads() -> None:
         await asyncio.sleep(0.5)
         assert len(client.pictures) - seen >= 3
         await asyncio.gather(*sleepers)
-
-
-# Contracts
-
-
-async def test_contract_what_this_skin_needs_of_aiortc_is_still_there() -> None:
-    """Fails when aiortc moves what `Connection` overrides or calls; then read `RTCPeerConnection` again."""
-    connection = Connection(engine.webrtc.Ground(time.monotonic), ("VP8", "H264"))
-    for name in (
-        "certificates",
-        "createDtlsTransport",
-        "createTransceiver",
-        "dtlsTransports",
-        "iceTransports",
-        "stream_id",
-        "transceivers",
-        "updateConnectionState",
-        "updateIceConnectionState",
-        "updateIceGatheringState",
-    ):
-        connection._private(name)
-    transceiver = connection._RTCPeerConnection__createTransceiver("recvonly", "video")
-    assert isinstance(transceiver.sender, MomentSender)
-    assert connection.getTransceivers() == [transceiver]
-    for name in ("send", "stop", "_handle_rtcp_packet"):
-        assert name in vars(MomentSender)
-        assert callable(getattr(RTCRtpSender, name))
-    assert callable(RTCRtpReceiver.setTransport)
-    assert {"_ssrc", "_rtx_ssrc", "_stream_id", "_track_id"} <= set(vars(transceiver.sender))
-    await connection.close()
