@@ -7,7 +7,7 @@ pool their frames: give the clips, not their averages.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import numpy as np
@@ -203,17 +203,21 @@ def opening_r(clips: Sequence[Performance]) -> float:
 def sync_ms(clips: Sequence[Performance], most_frames: int = 12) -> float:
     """Lag of the greatest cross-correlation between the true and the predicted opening, pooled over clips, to a part of
     a frame. Positive: the picture comes late, so the audio is early."""
+    return lag_ms([(opening(clip.truth), opening(clip.prediction)) for clip in clips], most_frames)
+
+
+def lag_ms(pairs: Iterable[tuple[Array, Array]], most_frames: int = 12) -> float:
+    """The same of any two series of frames: by how much the second of each pair is late. NaN if one does not move."""
     lags = np.arange(-most_frames, most_frames + 1)
     score = np.zeros(len(lags))
-    for clip in clips:
-        true, said = opening(clip.truth), opening(clip.prediction)
-        true, said = true - true.mean(), said - said.mean()
+    for first, second in pairs:
+        true, said = first - first.mean(), second - second.mean()
         for i, lag in enumerate(lags):
             early = true[: len(true) - lag] if lag >= 0 else true[-lag:]
             late = said[lag:] if lag >= 0 else said[: len(said) + lag]
             score[i] += float(early @ late)
     if score.max() <= 1e-9:
-        return float("nan")  # one of them does not move
+        return float("nan")
     best = int(score.argmax())
     part = 0.0
     if 0 < best < len(lags) - 1:
@@ -307,6 +311,7 @@ def landmark_scores(clips: Sequence[Performance], neutral: npt.ArrayLike) -> dic
         **first_papers_four(clips),
         **speech_to_landmarks_three(clips, neutral),
         "opening_r": opening_r(clips),
+        "opening_r_always": opening_r([replace(clip, speech=None) for clip in clips]),
         "silence_motion": silence_motion(spoken),
         "sync_ms": sync_ms(clips),
     }
@@ -421,6 +426,51 @@ def sharpness(said: Picture, true: Picture) -> float:
 
 def _laplacian(x: Array) -> Array:
     return cast(Array, x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:] - 4 * x[1:-1, 1:-1])
+
+
+BLOCK: Final = 64
+JUST_NOTICED: Final = 0.63
+"""The probability at which blur is just noticed."""
+
+
+def cpbd(picture: Picture) -> float:
+    """Narvekar and Karam 2011: the share of edges whose blur one would not notice. An edge across a row is as wide as
+    the luma about it rises or falls without a break; 5 pixels are just noticed where contrast is low (50 or less in a
+    block of 64 pixels), 3 elsewhere; blocks with hardly an edge do not count. NaN when none counts."""
+    grey = luma(picture)
+    if min(grey.shape) < 3:
+        raise ValueError(f"a picture of {grey.shape} has no edges")
+    padded = np.pad(grey, 1, mode="edge")
+    slope = (padded[:, 2:] - padded[:, :-2])[:-2] + 2 * (padded[:, 2:] - padded[:, :-2])[1:-1]
+    slope = slope + (padded[:, 2:] - padded[:, :-2])[2:]
+    steep = np.pad(slope**2, ((0, 0), (1, 1)))
+    ridge = (steep[:, 1:-1] >= steep[:, :-2]) & (steep[:, 1:-1] > steep[:, 2:])
+    edges = ridge & (slope**2 > 4 * np.mean(slope**2))
+    widths = _edge_widths(grey, slope)
+    shares = []
+    rows, columns = (np.array_split(np.arange(side), max(1, round(side / BLOCK))) for side in grey.shape)
+    for row in rows:
+        for column in columns:
+            block = (slice(row[0], row[-1] + 1), slice(column[0], column[-1] + 1))
+            if edges[block].mean() > 0.002:
+                noticed = 5.0 if np.ptp(grey[block]) <= 50 else 3.0
+                shares.append(1 - np.exp(-((widths[block][edges[block]] / noticed) ** 3.6)))
+    return float((np.concatenate(shares) <= JUST_NOTICED).mean()) if shares else float("nan")
+
+
+def _edge_widths(grey: Array, slope: Array) -> Array:
+    """[H, W]: from each pixel along its row, both ways, as far as the luma goes on as the slope says."""
+    step = np.diff(grey, axis=1)
+    runs = []
+    for sign in (1, -1):
+        goes = sign * step > 0
+        after = np.zeros_like(grey)
+        before = np.zeros_like(grey)
+        for x in range(1, grey.shape[1]):
+            before[:, x] = (before[:, x - 1] + 1) * goes[:, x - 1]
+            after[:, -1 - x] = (after[:, -x] + 1) * goes[:, -x]
+        runs.append(before + after)
+    return np.where(slope > 0, runs[0], runs[1])
 
 
 def flicker(said: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], static: Mask) -> float:

@@ -10,7 +10,7 @@ Phones are ARPAbet in lower case, "pau" for silence. Curves are [T, 52] in the o
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +40,16 @@ class Style:
     lead: float = 0.035
     """Seconds by which lips move ahead of the sound."""
     ajar: float = 0.0
-    """How far consonants and short vowels leave the mouth open: 0 as the voice encoder was taught, 1 as filmed."""
+    """How far consonants and short vowels leave the mouth open: 0 hardly, 1 as filmed."""
     reach: float = 1.0
     """How far a phone's shape spreads into its neighbours: less is quicker."""
 
 
 LIKE_FILM = Style(opening=1.1, lead=0.020, ajar=1.0, reach=0.7)
 """How a person filmed for lip reading opens the mouth: `tests/bench/mouths.py` says how near this comes."""
+
+TAUGHT = replace(LIKE_FILM, lead=0.0)
+"""What the voice encoder learns: the same mouth, with the sound and not before it, as that person's correlates best."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from models.studio.speech import FLITE_VOICES, MissingVoiceError, Plan, corpus
+from models.studio.corpus import Plan, corpus
+from models.studio.festival import FESTIVAL_VOICES, missing
+from models.studio.speech import FLITE_VOICES, MissingVoiceError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speech.add_argument("out", type=Path, help="directory of the .npz files")
     speech.add_argument("--flite", type=int, default=120, help="sentences for each flite voice")
     speech.add_argument("--espeak", type=int, default=700, help="utterances of espeak-ng")
+    speech.add_argument("--festival", type=int, default=60, help="of each of its voices that is installed")
     speech.add_argument("--seed", type=int, default=1)
     film = verbs.add_parser("record", help="a presenter's film with true labels: liveface studio record mira mira.mp4")
     film.add_argument("name", help="mira, theo or ada")
@@ -29,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--minutes", type=float, default=30.0, help="of training")
     listen.add_argument("--start", type=Path, help="weights to go on from: models/shipped/voice/voice.safetensors")
     listen.add_argument("--without", nargs="*", default=[], metavar="VOICE", help="not to be heard: flite, espeak, awb")
+    listen.add_argument("--everybody", action="store_true", help="hold no voice out, not the demo's own either")
     listen.add_argument("--cache", type=Path, default=Path.home() / ".cache/liveface/speech")
 
 
@@ -42,15 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         words = [str(arguments.out), "--minutes", str(arguments.minutes), "--cache", str(arguments.cache)]
         words += ["--start", str(arguments.start)] if arguments.start else []
+        words += ["--everybody"] if arguments.everybody else []
         return main([*words, "--without", *arguments.without])
-    except MissingVoiceError as missing:
-        Console(stderr=True).print(f"liveface studio: {missing}", markup=False)
+    except MissingVoiceError as absent:
+        Console(stderr=True).print(f"liveface studio: {absent}", markup=False)
         return 2
 
 
 def _speech(arguments: argparse.Namespace) -> int:
-    plan = Plan(arguments.seed, arguments.flite, arguments.espeak)
-    total = plan.per_flite_voice * len(FLITE_VOICES) + plan.espeak_utterances
+    plan = Plan(arguments.seed, arguments.flite, arguments.espeak, per_festival_voice=arguments.festival)
+    total = plan.per_flite_voice * (len(FLITE_VOICES) - 1) + plan.espeak_utterances  # kal and kal16 share
+    total += plan.per_festival_voice * (len(FESTIVAL_VOICES) - len(missing()))
     spoken = (utterance.seconds for utterance in corpus(plan, arguments.out))
     seconds = sum(track(spoken, description="speaking", total=total))
     Console().print(f"{seconds / 60:.1f} minutes of speech in {arguments.out}", markup=False)

@@ -96,7 +96,7 @@ def _figures(answers: Sequence[voice.Heard], lessons: Sequence[Lesson], threshol
         alarms += int((shut & speech).sum())
         true_alarms += int((shut & speech & near).sum())
         opened.append(lips[speech])
-        truth = articulation.articulate(one.phones, FRAME_RATE, len(shut))
+        truth = articulation.articulate(one.phones, FRAME_RATE, len(shut), articulation.TAUGHT)
         truly.append(articulation.opening(truth)[speech])
     return {
         "viseme_accuracy": right / max(1, spoken),

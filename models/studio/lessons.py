@@ -50,7 +50,7 @@ def lesson(spoken: Utterance, mel: Mel) -> Lesson:
     visemes = np.array([voice.VISEME_OF[names[i]] for i in at])
     if spoken.phones:
         visemes[middles > spoken.phones[-1].end] = voice.VISEME_OF["pau"]
-    curves = articulation.articulate(spoken.phones, FRAME_RATE, frames)
+    curves = articulation.articulate(spoken.phones, FRAME_RATE, frames, articulation.TAUGHT)
     mouth = curves[:, np.array([ARKIT_52.index(group[0]) for group in voice.MOUTH])]
     return Lesson(
         spoken.voice,
@@ -105,11 +105,20 @@ def _disguised(columns: Tensor) -> Tensor:
     unit = torch.linspace(0, 1, bands)
     tilt = torch.randn(batch, 1) * 0.8 * (unit - 0.5)
     for ripple in (1, 2, 3, 4):
-        tilt = tilt + torch.randn(batch, 1) * 0.35 * torch.cos(math.pi * ripple * unit + torch.rand(batch, 1) * 6.28)
+        tilt = tilt + torch.randn(batch, 1) * 0.45 * torch.cos(math.pi * ripple * unit + torch.rand(batch, 1) * 6.28)
     columns = columns + tilt[:, None] + torch.randn(batch, 1, 1) * 1.3
-    columns = torch.where(silent, torch.zeros(()), columns.clamp(min=0))
+    columns = torch.where(silent, torch.zeros(()), _masked(columns).clamp(min=0))
     floor = torch.empty(batch, 1, 1).uniform_(0.5, 6.0) + 0.5 * tilt[:, None] + 0.3 * torch.randn(batch, steps, bands)
-    return torch.where(torch.rand(batch, 1, 1) < 0.35, torch.logaddexp(columns, floor), columns).clamp(min=0)
+    return torch.where(torch.rand(batch, 1, 1) < 0.45, torch.logaddexp(columns, floor), columns).clamp(min=0)
+
+
+def _masked(columns: Tensor) -> Tensor:
+    """Some lose a stretch of bands, which stand still then: no formant may be the only witness."""
+    bands = torch.arange(columns.shape[-1])
+    first = torch.randint(0, columns.shape[-1], (len(columns), 1))
+    wide = torch.randint(3, 14, (len(columns), 1)) * (torch.rand(len(columns), 1) < 0.3)
+    lost = ((bands >= first) & (bands < first + wide))[:, None]
+    return torch.where(lost, columns.mean(1, keepdim=True), columns)
 
 
 def _warped(factor: Tensor, bands: int) -> Tensor:

@@ -8,7 +8,7 @@ its checkpoint, which lies beside the corpus.
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,22 @@ from rich.progress import track
 
 from models import voice
 from models.mel import Mel
+from models.studio.corpus import Plan, corpus
 from models.studio.examination import Report, calibrated, draw_lookaheads, draw_progress, examine, sweep, table
+from models.studio.festival import FESTIVAL_VOICES, Saying, festival, missing
 from models.studio.lessons import Lesson, lesson
-from models.studio.sentences import sentences
-from models.studio.speech import FLITE_VOICES, Espeak, Plan, Utterance, augment, corpus, flite
-from models.studio.teaching import Course
+from models.studio.sentences import pseudo, sentences
+from models.studio.speech import FLITE_VOICES, Espeak, Utterance, augment, flite
+from models.studio.teaching import RATE, Course
 
 UNHEARD = ("slt", "espeak:en-us+quincy", "espeak:en-us+shelby")
 KNOWN = "voices in training, other sentences"
 
 
-def held_out(without: Iterable[str]) -> tuple[str, ...]:
-    """The voices that stay unheard besides the usual ones. "flite" and "espeak" mean the whole synthesiser."""
-    groups = {"flite": FLITE_VOICES, "espeak": ("espeak:",)}
-    return tuple(dict.fromkeys([*UNHEARD, *(name for one in without for name in groups.get(one, (one,)))]))
+def held_out(without: Iterable[str], usual: Sequence[str] = UNHEARD) -> tuple[str, ...]:
+    """The voices that stay unheard besides the usual ones. A synthesiser's name means the whole of it."""
+    groups = {"flite": FLITE_VOICES, "espeak": ("espeak:",), "festival": ("festival:",)}
+    return tuple(dict.fromkeys([*usual, *(name for one in without for name in groups.get(one, (one,)))]))
 
 
 def prepare(plan: Plan, cache: Path, copies: int) -> tuple[list[Lesson], list[Lesson]]:
@@ -53,12 +55,22 @@ def unheard(names: Iterable[str], seed: int, number: int = 60) -> dict[str, list
     """What the voices of a test say."""
     said: dict[str, list[Utterance]] = {}
     for name in names:
-        voices = ("en-us", "en-us+f2", "en+m3") if name == "espeak:" else (name.removeprefix("espeak:"),)
-        for index, text in enumerate(sentences(number, seed)):
-            speaker = voices[index % len(voices)]
-            spoken = Espeak().say(text, speaker) if name.startswith("espeak:") else flite(text, speaker)
-            said.setdefault(f"{name.rstrip(':')}, never heard", []).append(spoken)
+        said[f"{name.rstrip(':')}, never heard"] = list(_says(name, sentences(number, seed), seed))
     return said
+
+
+def _says(name: str, texts: Sequence[str], seed: int) -> Iterator[Utterance]:
+    synthesiser, _, voice_name = name.rpartition(":")
+    if synthesiser == "festival":
+        there = [one for one in FESTIVAL_VOICES if one.startswith(voice_name) and one not in missing()]
+        for one in there:
+            words = pseudo(-(-len(texts) // len(there)), str(seed), FESTIVAL_VOICES[one].language)
+            yield from festival([Saying(text) for text in words], one)
+        return
+    voices = (voice_name,) if voice_name else ("en-us", "en-us+f2", "en+m3")
+    for index, text in enumerate(texts):
+        speaker = voices[index % len(voices)]
+        yield Espeak().say(text, speaker) if synthesiser else flite(text, speaker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,20 +81,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--copies", type=int, default=2)
     parser.add_argument("--flite", type=int, default=600)
     parser.add_argument("--espeak", type=int, default=2400)
+    parser.add_argument("--festival", type=int, default=160, help="of each of its voices that is installed")
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--without", nargs="*", default=[], metavar="VOICE", help="flite, espeak, or a voice of theirs")
+    parser.add_argument("--everybody", action="store_true", help="hold nobody out: what ships may know its own demo")
+    parser.add_argument("--twice", nargs="*", default=[], metavar="VOICE", help="heard twice as often as the others")
+    parser.add_argument("--rate", type=float, default=RATE, help="of learning; less for whoever has learnt already")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    plan = Plan(chosen.seed, chosen.flite, chosen.espeak, hold_out=held_out(chosen.without))
+    console = Console()
+    absent = missing()
+    if absent:
+        console.print(f"festival's voices that are not installed are left out: {', '.join(absent)}", markup=False)
+    away = held_out(chosen.without, () if chosen.everybody else UNHEARD)
+    plan = Plan(chosen.seed, chosen.flite, chosen.espeak, per_festival_voice=chosen.festival, hold_out=away)
     mel = Mel()
-    tests = {name: [lesson(u, mel) for u in us] for name, us in unheard(plan.hold_out, plan.seed + 1).items()}
+    said = unheard(held_out(chosen.without), plan.seed + 1)
+    tests = {name: [lesson(one, mel) for one in spoken] for name, spoken in said.items()}
     training, tests[KNOWN] = prepare(plan, chosen.cache, chosen.copies)
+    training += [one for one in training if one.voice in chosen.twice]
     start = voice.load(chosen.start) if chosen.start else None
     run = chosen.cache / f"{chosen.out.name}-{'-'.join([str(chosen.seed), *chosen.without])}"
-    course = Course(training, seed=chosen.seed, start=start, checkpoint=run.with_suffix(".safetensors"))
+    kept = run.with_suffix(".safetensors")
+    course = Course(training, seed=chosen.seed, start=start, checkpoint=kept, rate=chosen.rate)
     history: list[tuple[int, Report]] = []
-    console = Console()
 
     def look(step: int, encoder: voice.VoiceEncoder) -> None:
         report = {name: examine(encoder, lessons) for name, lessons in tests.items()}

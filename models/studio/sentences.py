@@ -4,6 +4,7 @@ Whoever learns to listen needs words that nobody says as well: in them only the 
 """
 
 import random
+from dataclasses import dataclass
 
 SENTENCES: tuple[str, ...] = (
     "My mother bought a big purple pumpkin at the market.",
@@ -95,6 +96,71 @@ def nonsense(count: int, seed: int) -> list[str]:
         return "".join(dice.choice(_ONSETS) + dice.choice(_RHYMES) for _ in range(dice.choice((1, 1, 2, 2, 3))))
 
     return [" ".join(word() for _ in range(dice.randint(5, 8))).capitalize() + "." for _ in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Syllables:
+    """What words of a language can be made of, so that its voices can say them; nothing may follow a last vowel
+    where `last` is empty."""
+
+    onsets: tuple[str, ...]
+    vowels: tuple[str, ...]
+    codas: tuple[str, ...]
+    last: tuple[str, ...]
+
+
+def _syllables(onsets: str, vowels: str, codas: str, last: str = "") -> Syllables:
+    """A coda stands after every second vowel."""
+    inner = tuple(codas.split())
+    return Syllables(tuple(onsets.split()), tuple(vowels.split()), (*inner, *("",) * len(inner)), ("", *last.split()))
+
+
+SYLLABLES: dict[str, Syllables] = {
+    "it": _syllables(
+        "m b p m b p mm bb pp n d t n d t f v s z l r c g br pr tr fr sp st sb sci gi ci qu gn gli",
+        "a e i o u a e o ia uo",
+        "n l r s",
+    ),
+    "cs": _syllables(
+        "m b p m b p n d t n d t f v s z š ž č c k g h j l r ř ch br pl sm vl tř mn zn sp st",
+        "a e i o u á é í ou",
+        "m n t p s l r k d š",
+        "m n t p s l r k b ch",
+    ),
+    "ca": _syllables(
+        "m b p m b p n d t n d t f v s l r c g ll ny x j br pl tr gu",
+        "a e i o u a e o",
+        "m n l r s",
+        "m n l r s t p",
+    ),
+    "fi": _syllables(
+        "m p b m p b mm pp n t d n t d nn tt v f s l r k h j",
+        "a e i o u y ä ö aa ee uu uo ie ai ou",
+        "n s l r",
+        "n s t l",
+    ),
+}
+"""m b p stand as often as n d t."""
+
+
+def pseudo(count: int, seed: str, language: str) -> list[str]:
+    """`count` sentences for a voice of that language: of SYLLABLES, or of English ones, half of them invented."""
+    dice = random.Random(f"pseudo {language} {seed}")
+    if language == "en":
+        salads, words = nonsense(count, dice.getrandbits(32)), sentences(count + len(SENTENCES), dice.getrandbits(32))
+        return [salads[at] if at % 2 else words[len(SENTENCES) + at] for at in range(count)]
+    parts = SYLLABLES[language]
+
+    def word() -> str:
+        whole = ""
+        for _ in range(dice.choice((1, 2, 2, 3, 3))):
+            whole += dice.choice(parts.codas) if whole else ""
+            onset = dice.choice(parts.onsets)
+            doubled = len(onset) == 2 and onset[0] == onset[1]
+            whole += (onset[1] if doubled and not whole else onset) + dice.choice(parts.vowels)
+        return whole + dice.choice(parts.last)
+
+    return [" ".join(word() for _ in range(dice.randint(4, 7))) + "." for _ in range(count)]
 
 
 FOREIGN: dict[str, tuple[str, ...]] = {

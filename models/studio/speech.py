@@ -1,20 +1,18 @@
-"""A corpus of synthetic speech with exact phone times: `liveface studio speech OUT`.
+"""Synthetic speech with exact phone times, and the many voices that can be made of few.
 
 flite prints the times of its phones itself; espeak-ng tells them to whoever loads its library and listens to its events
-(as IPA, so that one table serves every language). Augmentation makes many voices, rooms and lines out of few; it keeps
-the phone times exact. The same seed gives the same corpus; what was spoken once is kept and found again.
+(as IPA, so that one table serves every language). Augmentation makes other speakers, rooms and lines of one; it keeps
+the phone times exact.
 """
 
 import ctypes
 import ctypes.util
-import hashlib
 import math
-import os
 import shutil
 import subprocess
 import tempfile
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +25,6 @@ import soxr
 
 from models.rates import SAMPLE_RATE
 from models.studio.articulation import Phone
-from models.studio.sentences import FOREIGN, nonsense, sentences
 
 Sound = npt.NDArray[np.float32]
 
@@ -84,7 +81,7 @@ def flite(text: str, voice: str, pitch: float = 1.0, pace: float = 1.0) -> Utter
         name, _, end = item.rpartition(":")
         phones.append(Phone(name, start, float(end)))
         start = float(end)
-    return Utterance(voice, text, _at_16k(pcm.astype(np.float32) / 32768, rate), tuple(phones))
+    return Utterance(voice, text, at_16k(pcm.astype(np.float32) / 32768, rate), tuple(phones))
 
 
 # espeak-ng
@@ -155,7 +152,7 @@ class Espeak:
         library.espeak_Synchronize()
         if not pieces:
             raise MissingVoiceError(f"espeak-ng says nothing with the voice {voice!r}")
-        sound = _at_16k(np.concatenate(pieces).astype(np.float32) / 32768, self._rate)
+        sound = at_16k(np.concatenate(pieces).astype(np.float32) / 32768, self._rate)
         return Utterance(f"espeak:{voice}", text, sound, _timed(events, len(sound) / SAMPLE_RATE))
 
 
@@ -170,16 +167,16 @@ def _timed(events: Sequence[tuple[int, str]], seconds: float) -> tuple[Phone, ..
     return tuple(phones)
 
 
-def _table(text: str) -> dict[str, str]:
+def table(text: str) -> dict[str, str]:
     """Words "ipa:arpabet"."""
     return {ipa: name for ipa, _, name in (word.partition(":") for word in text.split())}
 
 
-_IPA_PAIRS = _table("""
+_IPA_PAIRS = table("""
     tʃ:ch dʒ:jh tɕ:ch dʑ:jh ts:s dz:z pf:f tʂ:ch dʐ:jh aɪ:ay aʊ:aw eɪ:ey oʊ:ow əʊ:ow ɔɪ:oy ɔø:oy ɔʏ:oy
     ai:ay au:aw ei:ey ou:ow oi:oy ɛɪ:ey œy:oy ʌu:aw əl:el n̩:en
 """)
-_IPA_SINGLE = _table("""
+_IPA_SINGLE = table("""
     p:p b:b m:m ɱ:v f:f v:v ʋ:v β:b θ:th ð:dh t:t d:d n:n s:s z:z l:l ɫ:l ɹ:r r:dx ɾ:dx ʃ:sh ʒ:zh ʂ:sh
     ʐ:zh ɕ:sh ʑ:zh k:k ɡ:g g:g ŋ:ng h:hh ɦ:hh x:k χ:k ɣ:g ç:y ʁ:k ʀ:k q:k j:y w:w ɥ:w ʍ:w ɲ:n ʎ:l ɬ:l
     ʔ:pau i:iy ɪ:ih ɨ:ih e:ey ɛ:eh æ:ae a:aa ɑ:aa ɒ:ao ɔ:ao o:ow ʊ:uh u:uw ʉ:uw y:uw ʏ:uh ø:er œ:er ʌ:ah
@@ -280,99 +277,5 @@ def through_telephone(sound: Sound) -> Sound:
     return np.pad(heard, (0, len(sound) - len(heard))).astype(np.float32)
 
 
-def _at_16k(sound: Sound, rate: int) -> Sound:
+def at_16k(sound: Sound, rate: int) -> Sound:
     return sound if rate == SAMPLE_RATE else soxr.resample(sound, rate, SAMPLE_RATE).astype(np.float32)
-
-
-# The corpus
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Who says what. `hold_out` are voices, or the beginnings of their names, that must not be heard in training."""
-
-    seed: int = 1
-    per_flite_voice: int = 120
-    espeak_utterances: int = 700
-    foreign: bool = True
-    invented: float = 0.3
-    """Share of the sentences whose words do not exist."""
-    hold_out: tuple[str, ...] = ()
-
-    def sayings(self, voice: str) -> int:
-        """How many sentences a flite voice says; kal and kal16 are one man."""
-        return math.ceil(self.per_flite_voice / 2) if voice.startswith("kal") else self.per_flite_voice
-
-
-def corpus(plan: Plan, cache: Path | None = None) -> Iterator[Utterance]:
-    """The clean utterances of a plan, in an order of its seed. Voices that are not installed are an error."""
-    dice = np.random.default_rng(plan.seed)
-    number = max(plan.per_flite_voice, 300)
-    texts, invented = sentences(number, plan.seed), nonsense(number, plan.seed)
-    for voice in FLITE_VOICES:
-        for index in range(0 if _held(voice, plan) else plan.sayings(voice)):
-            text = (invented if dice.random() < plan.invented else texts)[index]
-            high = math.exp(dice.uniform(math.log(0.85), math.log(1.9))) if dice.random() < 0.7 else 1.0
-            how = (round(high, 3), round(float(dice.uniform(0.75, 1.25)), 3))
-            yield _kept(cache, ("flite", voice, text, *how), lambda v=voice, t=text, h=how: flite(t, v, *h))
-    if _held("espeak:", plan):
-        return
-    espeak = Espeak()
-    made = 0
-    while made < plan.espeak_utterances:
-        language, text = str(dice.choice(ESPEAK_ACCENTS)), str(dice.choice(texts))
-        if dice.random() < plan.invented:
-            text = str(dice.choice(invented))
-        if plan.foreign and dice.random() < 0.2:
-            language = str(dice.choice(list(FOREIGN)))
-            text = str(dice.choice(FOREIGN[language]))
-        voice = language + str(dice.choice(ESPEAK_WOMEN if dice.random() < 0.5 else ESPEAK_MEN))
-        pace = (int(dice.integers(125, 215)), int(dice.integers(15, 95)), int(dice.integers(25, 80)))
-        if _held(f"espeak:{voice}", plan):
-            continue
-        made += 1
-        try:
-            yield _kept(cache, ("espeak", voice, text, *pace), lambda v=voice, t=text, p=pace: espeak.say(t, v, *p))
-        except MissingVoiceError:
-            continue  # not every variant exists in every release
-
-
-def _held(voice: str, plan: Plan) -> bool:
-    return any(voice.startswith(name) for name in plan.hold_out)
-
-
-def _kept(cache: Path | None, key: tuple[object, ...], speak: Any) -> Utterance:
-    if cache is None:
-        return speak()  # type: ignore[no-any-return]  # a closure over flite or espeak
-    path = cache / (hashlib.sha256(repr(key).encode()).hexdigest()[:24] + ".npz")
-    if path.exists():
-        return load(path)
-    spoken: Utterance = speak()
-    save(path, spoken)
-    return spoken
-
-
-def save(path: Path, spoken: Utterance) -> None:
-    """One utterance as .npz, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + f".{os.getpid()}.part")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            voice=np.array(spoken.voice),
-            text=np.array(spoken.text),
-            sound=(spoken.sound * 32767).astype(np.int16),
-            names=np.array([phone.name for phone in spoken.phones]),
-            times=np.array([(phone.start, phone.end) for phone in spoken.phones], np.float32),
-        )
-    partial.replace(path)
-
-
-def load(path: Path) -> Utterance:
-    with np.load(path, allow_pickle=False) as kept:
-        phones = tuple(
-            Phone(str(name), float(start), float(end))
-            for name, (start, end) in zip(kept["names"], kept["times"], strict=True)
-        )
-        sound = kept["sound"].astype(np.float32) / 32767
-        return Utterance(str(kept["voice"]), str(kept["text"]), sound, phones)

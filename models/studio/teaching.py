@@ -52,12 +52,14 @@ class Course:
         batch: int = BATCH,
         start: voice.VoiceEncoder | None = None,
         checkpoint: Path | None = None,
+        rate: float = RATE,
     ) -> None:
         torch.manual_seed(seed)
         self.encoder = voice.VoiceEncoder(dropout=0.1).train()
         if start is not None:
             self.encoder.load_state_dict(start.state_dict())
-        self.optimiser = torch.optim.AdamW(self.encoder.parameters(), lr=RATE, weight_decay=1e-2)
+        self.rate = rate
+        self.optimiser = torch.optim.AdamW(self.encoder.parameters(), lr=rate, weight_decay=1e-2)
         self.average = [parameter.detach().clone() for parameter in self.encoder.parameters()]
         self.at, self.seconds, self.loss = 0, 0.0, math.nan
         self.checkpoint = checkpoint
@@ -106,7 +108,7 @@ class Course:
         columns, *truth = batch
         for group in self.optimiser.param_groups:
             group["lr"] = (
-                RATE * min(1, done / 0.04 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * max(0, done - 0.04) / 0.96))
+                self.rate * min(1, done / 0.04 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * max(0, done - 0.04) / 0.96))
             )
         columns, _ = self._normal(columns, self._normal.silence(len(columns)))
         with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as many lessons in the same time

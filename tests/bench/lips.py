@@ -24,7 +24,7 @@ from engine.bench.launch import own_server, stream_url
 from engine.clock import RealClock
 from models import metrics
 from models.rates import CHUNK_SECONDS, FRAME_RATE, SAMPLE_RATE
-from models.studio.articulation import ROUND_PHONES, Phone, articulate, opening, rounding
+from models.studio.articulation import ROUND_PHONES, TAUGHT, Phone, articulate, opening, rounding
 from models.studio.examination import wider
 from models.studio.listening import UNHEARD, unheard
 from models.studio.speech import Utterance
@@ -86,7 +86,7 @@ def score(seen: Sequence[Seen]) -> dict[str, float]:
         phones = [Phone(phone.name, phone.start - half, phone.end - half) for phone in one.spoken.phones]
         clips.append((lips * WIDTHS_OF_A_JAW, phones))
         said.append(lips[:frames])
-        truly.append(opening(articulate(one.spoken.phones, FRAME_RATE, frames)))
+        truly.append(opening(articulate(one.spoken.phones, FRAME_RATE, frames, TAUGHT)))
         over = max(phone.end for phone in one.spoken.phones if phone.name not in metrics.PAUSES)
         rest.append(float(lips[round((over + REST_AFTER_SECONDS) * FRAME_RATE) + 1 :].max()))
         for phone in one.spoken.phones:

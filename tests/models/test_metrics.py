@@ -101,6 +101,12 @@ def test_sync_reads_part_of_a_frame() -> None:
     assert metrics.sync_ms([performance(*wave)]) == pytest.approx(20.0, abs=4)
 
 
+def test_any_two_series_have_a_lag() -> None:
+    wave = np.random.default_rng(3).normal(size=240)
+    assert metrics.lag_ms([(wave, np.roll(wave, -2))]) == pytest.approx(-80.0, abs=6)
+    assert np.isnan(metrics.lag_ms([(wave, np.zeros(240))]))
+
+
 def test_opening_is_of_the_inner_lips_and_relative_to_the_mouth() -> None:
     house = seen(speaking(np.array([0.0, 7.0])))
     np.testing.assert_allclose(metrics.opening(house), [0.0, 7.0], atol=1e-9)
@@ -189,6 +195,24 @@ def test_sharpness_falls_with_blur_and_flicker_rises_with_noise() -> None:
     true = clip ^ noise(clip.shape, 1) % 4
     assert metrics.flicker(clip, true, np.ones((40, 50), bool)) == 0.0
     assert metrics.flicker(clip ^ noise(clip.shape, 2) % 16, true, np.ones((40, 50), bool)) > 2.0
+
+
+def test_cpbd_falls_with_blur_and_knows_a_step_from_a_ramp() -> None:
+    """A step is one pixel wide: nobody notices blur. A ramp over twelve pixels is noticed everywhere."""
+    step = np.tile(np.repeat(np.array([40, 200], np.uint8), 64), (128, 1))
+    ramp = np.tile(np.interp(np.arange(128), (58, 70), (40, 200)).astype(np.uint8), (128, 1))
+    assert metrics.cpbd(step) == 1.0
+    assert metrics.cpbd(ramp) == 0.0
+    assert math.isnan(metrics.cpbd(np.full((64, 64), 128, np.uint8)))
+    rng = np.random.default_rng(0)
+    sharp = np.kron(rng.integers(0, 256, (20, 20)), np.ones((8, 8)))
+    blurred = sharp
+    seen = []
+    for _ in range(3):
+        seen.append(metrics.cpbd(blurred.astype(np.uint8)))
+        for axis in (0, 1):
+            blurred = sum(np.roll(blurred, by, axis) for by in (-2, -1, 0, 1, 2)) / 5
+    assert seen[0] > seen[1] > seen[2]
 
 
 def test_regions_lie_where_the_lips_are() -> None:

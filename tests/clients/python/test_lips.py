@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from models.studio.articulation import Phone, articulate
+from models.studio.articulation import TAUGHT, Phone, articulate
 from models.studio.speech import Utterance
 from tests.bench.lips import REST_SECONDS, Seen, measure, score
 
@@ -17,7 +17,9 @@ def seen(delay: float = 0.0) -> Seen:
     """A face that does exactly what was said, or the same too late."""
     late = tuple(Phone(phone.name, phone.start + delay, phone.end + delay) for phone in PHONES)
     frames = round((1.2 + REST_SECONDS) * 25)
-    return Seen(Utterance("none", "", np.zeros(int(1.2 * 16_000), np.float32), PHONES), articulate(late, 25, frames))
+    return Seen(
+        Utterance("none", "", np.zeros(int(1.2 * 16_000), np.float32), PHONES), articulate(late, 25, frames, TAUGHT)
+    )
 
 
 def test_a_face_that_does_what_was_said_has_every_mark() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from models.mel import Mel
 from models.rates import SAMPLE_RATE
-from models.studio.lessons import BATCH, FRAMES, _warped, crops, lesson
+from models.studio.lessons import BATCH, FRAMES, _masked, _warped, crops, lesson
 from models.voice import COLUMNS, VISEME_OF
 
 from .toys import tones, toy_lessons
@@ -42,3 +42,13 @@ def test_a_shorter_vocal_tract_is_heard_higher() -> None:
     place = _warped(torch.tensor([[0.8]]), 80)[0]
     for hertz in (800.0, 1_500.0, 3_000.0):
         assert abs(float(place[loudest(hertz)]) - loudest(0.8 * hertz)) < 1.0
+
+
+def test_lost_bands_stand_still_and_the_others_are_as_they_were() -> None:
+    torch.manual_seed(0)
+    columns = torch.rand(60, 20, 80)
+    masked = _masked(columns)
+    stands = (masked == columns.mean(1, keepdim=True)).all(1)
+    assert torch.equal(masked[:, :, 0][~stands[:, 0]], columns[:, :, 0][~stands[:, 0]])
+    assert 0.1 < float(stands.any(1).float().mean()) < 0.5
+    assert int(stands.sum(1).max()) <= 13

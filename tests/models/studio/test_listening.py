@@ -9,8 +9,8 @@ import pytest
 from models import voice
 from models.mel import Mel
 from models.studio import lessons, listening, speech
+from models.studio.corpus import Plan
 from models.studio.listening import UNHEARD, held_out, main, prepare, unheard
-from models.studio.speech import Plan
 from models.studio.teaching import Course
 
 needs_voices = pytest.mark.skipif(
@@ -23,11 +23,12 @@ def test_a_whole_synthesiser_can_stay_unheard() -> None:
     assert "espeak:" in held_out(["espeak"])
     assert set(speech.FLITE_VOICES) <= set(held_out(["flite"]))
     assert held_out(["awb", "slt"]) == (*UNHEARD, "awb")
+    assert held_out(["festival"], usual=()) == ("festival:",)
 
 
 @needs_voices
 def test_what_is_tested_is_not_taught(tmp_path: Path) -> None:
-    plan = Plan(per_flite_voice=2, espeak_utterances=3, hold_out=held_out(["awb"]))
+    plan = Plan(per_flite_voice=2, espeak_utterances=3, per_festival_voice=0, hold_out=held_out(["awb"]))
     training, known = prepare(plan, tmp_path, copies=1)
     assert training
     assert not {one.voice for one in (*training, *known)} & {"slt", "awb"}
@@ -47,7 +48,7 @@ def test_a_run_of_a_moment_ships_an_encoder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(listening, "unheard", lambda names, seed: unheard(names, seed, number=1))
     monkeypatch.setattr(listening, "Course", partial(Course, batch=2))
     words = [str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--minutes", "0.005"]
-    assert main([*words, "--flite", "1", "--espeak", "6", "--copies", "0"]) == 0
+    assert main([*words, "--flite", "1", "--espeak", "6", "--festival", "0", "--copies", "0"]) == 0
     assert voice.load(tmp_path / "out" / "voice.safetensors")
     assert (tmp_path / "out" / "lips.onnx").exists()
     assert list((tmp_path / "cache").glob("out-1.json"))

@@ -1,6 +1,8 @@
 """Enough of everything that lips do, and the same every time."""
 
-from models.studio.sentences import FOREIGN, SENTENCES, nonsense, sentences
+import pytest
+
+from models.studio.sentences import FOREIGN, SENTENCES, SYLLABLES, nonsense, pseudo, sentences
 
 
 def test_the_same_seed_says_the_same() -> None:
@@ -27,3 +29,13 @@ def test_invented_words_put_lips_where_the_tongue_could_be() -> None:
     assert 0.6 < lips / tongue < 1.6
     words = {word.strip(".") for text in made for word in text.lower().split()}
     assert len(words) > 1_200, "nobody learns them by heart"
+
+
+@pytest.mark.parametrize("language", [*SYLLABLES, "en"])
+def test_words_of_other_languages_are_invented_and_rich_in_lips(language: str) -> None:
+    made = pseudo(200, "1", language)
+    assert made == pseudo(200, "1", language) != pseudo(200, "2", language)
+    letters = "".join(made).lower()
+    lips, tongue = (sum(letters.count(letter) for letter in which) for which in ("mbp", "ndt"))
+    assert 0.5 < lips / tongue < 1.7
+    assert len(set(made)) == 200

@@ -1,7 +1,6 @@
 """Synthetic speech: its phones stand where the sound says, through every augmentation."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +11,11 @@ from models.studio.speech import (
     ESPEAK_ACCENTS,
     Espeak,
     MissingVoiceError,
-    Plan,
     Utterance,
     arpabet,
     augment,
-    corpus,
     flite,
-    load,
     narrowed,
-    save,
     through_opus,
     through_telephone,
 )
@@ -109,37 +104,6 @@ def test_opus_keeps_the_time_of_things() -> None:
     back = through_opus(click, 24_000)
     assert len(back) == len(click)
     assert abs(int(np.argmax(np.abs(back))) - 8_200) < 400
-
-
-@needs_flite
-@needs_espeak
-def test_the_same_seed_gives_the_same_corpus_and_keeps_it(tmp_path: Path) -> None:
-    plan = Plan(seed=3, per_flite_voice=1, espeak_utterances=3)
-    first = list(corpus(plan, tmp_path))
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    second = list(corpus(plan, tmp_path))
-    assert [u.text for u in first] == [u.text for u in second]
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
-    for ours, theirs in zip(first, second, strict=True):
-        np.testing.assert_allclose(ours.sound, theirs.sound, atol=1e-4)
-
-
-@needs_flite
-@needs_espeak
-def test_voices_that_are_held_out_are_not_heard() -> None:
-    plan = Plan(per_flite_voice=1, espeak_utterances=4, hold_out=("slt", "espeak:en-gb"))
-    voices = [spoken.voice for spoken in corpus(plan)]
-    assert "slt" not in voices
-    assert not any(voice.startswith("espeak:en-gb") for voice in voices)
-    assert "rms" in voices
-
-
-def test_utterances_come_back_from_disk(tmp_path: Path) -> None:
-    spoken = Utterance("v", "hello", np.linspace(-1, 1, 100).astype(np.float32), ())
-    save(tmp_path / "a.npz", spoken)
-    back = load(tmp_path / "a.npz")
-    np.testing.assert_allclose(back.sound, spoken.sound, atol=1e-4)
-    assert (back.voice, back.text, back.phones) == ("v", "hello", ())
 
 
 @pytest.mark.parametrize(
