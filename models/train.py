@@ -11,11 +11,12 @@ import json
 import os
 import sys
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,9 @@ SYSTEMS: dict[str, Callable[[Hearing, Form, int], LandmarkNetwork]] = {
 """(what is heard, form, look-ahead) → network. The default head streams only."""
 
 
+ALIGNED: Final = {"published": face.DLIB, "rigid": face.RIGID}
+
+
 @dataclass(frozen=True)
 class Config:
     """What a run is. The keys of the TOML file are these names."""
@@ -75,14 +79,21 @@ class Config:
     partners: int = 10
     """Heads that each voice borrows in Procrustes lip augmentation; 0 leaves each voice its own. Systems that speak in
     the pose-normal space have no use for it."""
+    aligned: str = "rigid"
+    """By which points heads are borrowed: `published`, all 68, or those that no mouth moves."""
+    copies: int = 0
+    """Of each clip, a little faster or slower and between its frames: see `Clip.paced`."""
     noise: float = 0.1
     """Standard deviation of what is added to the hearing, in its own units."""
+    half: bool = False
+    """bf16 autocast on a CPU too. Recurrent layers then learn in half the time where it has AMX; not for convolutions,
+    which answer NaN now and then (torch 2.13)."""
     checkpoint_every: int = 200
     held_out: int = 20
     """Clips, the last by name, that are scored and never trained on."""
 
     def __post_init__(self) -> None:
-        for name, known in (("system", SYSTEMS), ("form", FORMS), ("hearing", HEARINGS)):
+        for name, known in (("system", SYSTEMS), ("form", FORMS), ("hearing", HEARINGS), ("aligned", ALIGNED)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is none of {', '.join(known)}")
 
@@ -130,6 +141,18 @@ class Clip:
         audio = self.audio[start * CHUNK : (start + len(points)) * CHUNK]
         audio = np.pad(audio, (0, len(points) * CHUNK - len(audio)))
         return Clip(self.name, points, audio, None if self.speech is None else self.speech[start:stop])
+
+    def paced(self, pace: float, late: float) -> "Clip":
+        """The same said `pace` times as fast, its frames taken `late` (0…1) frames later: other numbers for networks
+        that have heard a few minutes, of the same mouth."""
+        at = late + pace * np.arange(int((len(self.points) - 1 - late) / pace) + 1)
+        before = np.minimum(at.astype(int), len(self.points) - 2)
+        part = (at - before).astype(np.float32)[:, None, None]
+        points = self.points[before] * (1 - part) + self.points[before + 1] * part
+        sample = CHUNK * late + pace * np.arange(len(at) * CHUNK)
+        audio = np.interp(sample, np.arange(len(self.audio)), self.audio, right=0.0).astype(np.float32)
+        speech = None if self.speech is None else self.speech[np.minimum(np.rint(at).astype(int), len(self.speech) - 1)]
+        return Clip(self.name, points, audio, speech)
 
 
 def _longest(usable: npt.NDArray[np.bool_]) -> slice:
@@ -195,12 +218,13 @@ class Trainer:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.clips = list(clips)
         self.mesh = mean_face(self.clips)
+        self.lessons = [*self.clips, *(copy for clip in self.clips for copy in _copies(clip, config))]
         torch.manual_seed(config.seed)
         heard = hearing(config.hearing, config.voice)
         self.hearing = heard.layer.to(self.device)
         self.network = SYSTEMS[config.system](heard, FORMS[config.form], config.lookahead)
         lends = config.partners and self.network.posed
-        self.partners = partners(len(self.clips), config.partners, config.seed) if lends else []
+        self.partners = partners(len(self.lessons), config.partners, config.seed) if lends else []
         self._fit()
         self.network.to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), config.rate, weight_decay=config.decay)
@@ -220,8 +244,8 @@ class Trainer:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * self._warmth()
-        half = torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
-        with half:
+        half = self.config.half or self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
             cost = self.network.cost(code, conditions, points, self.network.begin(conditions.identity))
         self.optimizer.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -335,39 +359,46 @@ class Trainer:
         figure.savefig(path, dpi=120)
 
 
+PACE: Final = 0.1
+"""Copies are said up to so much faster or slower."""
+
+
+def _copies(clip: Clip, config: Config) -> list[Clip]:
+    rng = np.random.default_rng([config.seed, zlib.crc32(clip.name.encode())])
+    return [clip.paced(1 + PACE * rng.uniform(-1, 1), rng.uniform()) for _ in range(config.copies)]
+
+
 class _Cache:
     """Rows of training: what is heard, the conditions and the mesh of a voice in a head. Made when asked for, kept."""
-
-    MOST = 4000
-    """Pairs in memory: 100 clips with 10 partners each are 1,000."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.heard: dict[int, Tensor] = {}
-        self.pairs: dict[tuple[int, int], tuple[Conditions, Tensor]] = {}
+        self.conditions: dict[int, Conditions] = {}
+        self.lips: dict[tuple[int, int], Tensor] = {}
 
     def row(self, rng: np.random.Generator) -> tuple[Tensor, Conditions, Tensor]:
-        voice = int(rng.integers(len(self.trainer.clips)))
-        head = int(rng.choice(self.trainer.partners[voice])) if self.trainer.partners else voice
-        conditions, points = self._pair(voice, head)
-        return self._heard(voice), conditions, points
-
-    def _heard(self, voice: int) -> Tensor:
+        trainer = self.trainer
+        voice = int(rng.integers(len(trainer.lessons)))
+        head = int(rng.choice(trainer.partners[voice])) if trainer.partners else voice
         if voice not in self.heard:
-            clip = self.trainer.clips[voice]
-            self.heard[voice] = hear(self.trainer.hearing, clip, self.trainer.network.lookahead)[0]
-        return self.heard[voice]
+            self.heard[voice] = hear(trainer.hearing, trainer.lessons[voice], trainer.network.lookahead)[0]
+        if head not in self.conditions:
+            self.conditions[head] = trainer.conditions(trainer.lessons[head].points)
+        points = torch.from_numpy(trainer.lessons[head].points)
+        if head != voice:
+            lips = self._lent(voice, head)
+            points = points[: len(lips)].clone()
+            points[:, face.LIPS.tolist()] = lips
+        return self.heard[voice], self.conditions[head], points
 
-    def _pair(self, voice: int, head: int) -> tuple[Conditions, Tensor]:
-        if (voice, head) not in self.pairs:
-            if len(self.pairs) >= self.MOST:
-                self.pairs.clear()
-            clips = self.trainer.clips
-            points = clips[voice].points
-            if head != voice:
-                points = lend_lips(points, clips[head].points)
-            self.pairs[voice, head] = (self.trainer.conditions(points), torch.tensor(points))
-        return self.pairs[voice, head]
+    def _lent(self, voice: int, head: int) -> Tensor:
+        """Of a pair the lips alone are kept: all else is the head's."""
+        if (voice, head) not in self.lips:
+            ours, theirs = (self.trainer.lessons[clip].points for clip in (voice, head))
+            lent = lend_lips(ours, theirs, by=ALIGNED[self.trainer.config.aligned])
+            self.lips[voice, head] = torch.tensor(lent[:, face.LIPS])
+        return self.lips[voice, head]
 
 
 @torch.no_grad()

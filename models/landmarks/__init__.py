@@ -99,6 +99,13 @@ def plane_of(conditions: Conditions) -> Plane:
     return Plane(conditions.nose[:, :, :1], unit)
 
 
+def rest_in_plane(conditions: Conditions, reference: Tensor, places: list[int]) -> Tensor:
+    """[B, T, N, 3]: `places` of the person at rest, in the frame's pose, in the plane's coordinates. What a network of
+    the plane has to say is how the mouth differs from it: where the head is, the conditions have said."""
+    posed = pose_of(conditions, reference).to_frame(reference[places].expand(*conditions.nose.shape[:2], -1, -1))
+    return plane_of(conditions).into(posed)
+
+
 def faces_of(identity: Tensor) -> Tensor:
     """[B, R * 393] → [B, R, 131, 3]"""
     return identity.reshape(identity.shape[0], -1, len(face.HOUSE), 3)

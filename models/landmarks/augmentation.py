@@ -17,14 +17,21 @@ PARTNERS = 10
 Points = npt.NDArray[np.float32]
 
 
-def lend_lips(voice: Points, head: Points, moved: npt.NDArray[np.int64] = face.LIPS) -> Points:
+def lend_lips(
+    voice: Points,
+    head: Points,
+    moved: npt.NDArray[np.int64] = face.LIPS,
+    by: npt.NDArray[np.int64] = face.DLIB,
+) -> Points:
     """`head` [T, 478, 3] with the lips of `voice` [T', 478, 3]; as long as the shorter.
 
-    The paper moves lips alone, `moved`; a network that predicts more takes more.
+    The paper moves lips alone, `moved`; a network that predicts more takes more. It aligns `by` all 68 points, lips
+    and jaw among them: where one mouth is open and the other shut, the lent lips are shifted against the skull.
+    `face.RIGID` holds them to it.
     """
     frames = min(len(voice), len(head))
     voice, head = voice[:frames], head[:frames]
-    aligned = umeyama(voice[:, face.DLIB], head[:, face.DLIB])(voice[:, moved])
+    aligned = umeyama(voice[:, by], head[:, by])(voice[:, moved])
     lent = head.copy()
     lent[:, moved] = aligned
     return lent

@@ -7,7 +7,8 @@ the last layer begun with PCA; blendshapes by one layer under an L1 loss. Channe
 which the paper's encoder is modelled. (The texture decoder belongs to the renderer.)
 
 The faithful form centres the 240 ms on its frame; the streaming form ends them with what it has heard, K frames
-after.
+after. The six convolutions along frequency look at one column at a time: a column is taken through them once, when it
+is heard, though six windows hold it. That is exact, and a sixth of the work; the state is columns so far.
 """
 
 import torch
@@ -22,6 +23,8 @@ from . import Conditions, LandmarkNetwork, pose_of
 from .forms import STREAMING, Form
 
 COLUMNS, A_FRAME = 24, 4
+ALONG = 6
+"""Convolutions along frequency, and as many along time; each with its rectifier."""
 CODE, HIDDEN, SLOPE, DROPOUT = 32, 150, 0.2, 0.5
 CHANNELS = (72, 108, 162, 243, 256, 256)
 
@@ -53,9 +56,9 @@ class LipSync3d(LandmarkNetwork):
         for out in channels:
             layers += [nn.Conv2d(into, out, (3, 1), (2, 1), (1, 0)), nn.LeakyReLU(SLOPE)]
             into = out
-        for _ in range(6):
+        for _ in range(ALONG):
             layers += [nn.Conv2d(into, into, (1, 3), (1, 2), (0, 1)), nn.LeakyReLU(SLOPE)]
-        self.encode = nn.Sequential(*layers, nn.Flatten(), nn.Linear(into * Spectrum.BINS // 2**6, CODE))
+        self.encode = nn.Sequential(*layers, nn.Flatten(), nn.Linear(into * Spectrum.BINS // 2**ALONG, CODE))
         for layer in self.encode:
             if isinstance(layer, nn.Conv2d):
                 # Twelve layers begun as torch begins them would let a seven-hundredth of the sound through.
@@ -71,17 +74,25 @@ class LipSync3d(LandmarkNetwork):
         self.lift.zero_()
 
     def begin(self, identity: Tensor) -> State:
-        return (self.vertices.new_zeros(len(identity), self.before, 2 * Spectrum.BINS),)
+        silence = self._columns(self.vertices.new_zeros(1, 1, 2 * Spectrum.BINS))
+        return (silence.repeat(len(identity), self.before, 1),)
 
     def listen(self, code: Tensor, state: State) -> tuple[Tensor, State]:
         """[B, T, 32]: the code of each frame."""
-        columns = torch.cat([state[0], code.reshape(code.shape[0], -1, 2 * Spectrum.BINS)], dim=1)
-        kept = columns[:, columns.shape[1] - self.before :]
-        windows = F.pad(columns, (0, 0, 0, self.after)).unfold(1, COLUMNS, A_FRAME)  # [B, T, 512, 24]
-        batch, steps = windows.shape[:2]
-        pictures = windows.reshape(batch * steps, 2, Spectrum.BINS, COLUMNS)
-        heard: Tensor = self.encode(pictures)
-        return heard.reshape(batch, steps, CODE), (kept,)
+        batch, steps = code.shape[:2]
+        heard = F.pad(code.reshape(batch, A_FRAME * steps, 2 * Spectrum.BINS), (0, 0, 0, self.after))
+        columns = torch.cat([state[0], self._columns(heard)], dim=1)
+        kept = columns[:, columns.shape[1] - self.before - self.after : columns.shape[1] - self.after]
+        windows = columns.unfold(1, COLUMNS, A_FRAME)  # [B, T, C * bins, 24]
+        pictures = windows.reshape(batch * steps, -1, Spectrum.BINS // 2**ALONG, COLUMNS)
+        said: Tensor = self.encode[2 * ALONG :](pictures)
+        return said.reshape(batch, steps, CODE), (kept,)
+
+    def _columns(self, heard: Tensor) -> Tensor:
+        """[B, N, 512] → [B, N, C * bins]: each column through the convolutions along frequency."""
+        picture = heard.mT.reshape(heard.shape[0], 2, Spectrum.BINS, heard.shape[1])
+        seen: Tensor = self.encode[: 2 * ALONG](picture)
+        return seen.flatten(1, 2).mT
 
     def vertices_of(self, heard: Tensor) -> Tensor:
         """[B, T, 32] → [B, T, 468, 3], pose-normal."""

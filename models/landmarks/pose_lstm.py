@@ -6,18 +6,21 @@ batch norm, leaky ReLU, linear 128 → 60, then linear 204 → 204. The widths o
 given: 204 → 256 → 128 → 89 here. Landmarks are centred and scaled by the size of the face, not turned.
 
 The paper takes all 48 other points from the original video. Of those the jaw speaks: given, it would tell the lips.
-Here the jaw is given at rest, in the frame's pose, and the lift moves it after the lips.
+Here the jaw is given at rest, in the frame's pose, and the lift moves it after the lips. So are the lips: the network
+says how they differ from rest, in the paper's coordinates. (The paper trained for hours on hours of film; six minutes
+do not teach where in a picture a mouth is.)
 
 The streaming form has one direction (so 128 → 256 in the first linear layer), layer norms, and K frames of look-ahead.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import face, losses
 from ..rates import LOOKAHEAD_DEFAULT, MELS
 from ..streaming import State
-from . import EYES_APART, Conditions, LandmarkNetwork, faces_of, plane_of, pose_of
+from . import EYES_APART, Conditions, LandmarkNetwork, faces_of, plane_of, pose_of, rest_in_plane
 from .forms import STREAMING, Form
 
 HIDDEN, LAYERS, DROPOUT, SLOPE = 128, 4, 0.5, 0.2
@@ -49,6 +52,8 @@ class PoseLstm(LandmarkNetwork):
         # The last layer takes jitter out of what it is given: it begins by leaving it alone.
         nn.init.eye_(self.smooth.weight)
         nn.init.zeros_(self.smooth.bias)
+        self.unchanged: Tensor
+        self.register_buffer("unchanged", torch.eye(3 * POINTS), persistent=False)
 
     def begin(self, identity: Tensor) -> State:
         first = faces_of(identity)[:, 0, _IN_HOUSE] / EYES_APART
@@ -58,9 +63,12 @@ class PoseLstm(LandmarkNetwork):
         plane = plane_of(conditions)
         nose = plane.into(conditions.nose).flatten(2)
         y, state = self._hear(torch.cat([code, nose], dim=-1), state)
-        lips = self.connected(y)
+        rest = rest_in_plane(conditions, self.reference, _IN_HOUSE[GIVEN:])
+        lips = rest.flatten(2) + self.connected(y)
         given = plane.into(self._given(conditions)).flatten(2)
-        own = self.smooth(torch.cat([given, lips], dim=-1))
+        known = torch.cat([given, lips], dim=-1)
+        # As what it changes, so that autocast rounds the change and not the points.
+        own = known + F.linear(known, self.smooth.weight - self.unchanged, self.smooth.bias)
         return own.reshape(*own.shape[:2], POINTS, 3), state
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
@@ -77,9 +85,10 @@ class PoseLstm(LandmarkNetwork):
         super().fit(points, conditions)
         last = self.connected[-1]
         assert isinstance(last, nn.Linear)
-        lips = self.truth(points, conditions)[0, :, face.DLIB_LIPS].flatten(1)
-        last.bias.copy_(lips.mean(0))
-        last.weight.mul_(lips.std(0)[:, None])
+        rest = rest_in_plane(conditions, self.reference, _IN_HOUSE[GIVEN:])[0]
+        moved = (self.truth(points, conditions)[0, :, face.DLIB_LIPS] - rest).flatten(1)
+        last.bias.copy_(moved.mean(0))
+        last.weight.mul_(moved.std(0)[:, None])
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         return pose_of(conditions, self.reference).to_normal(plane_of(conditions).back(own))

@@ -3,7 +3,8 @@ these with pose and cheeks to 20 mouth and 9 jaw points in the picture's plane (
 
 As published: 26 log filter banks, four columns a frame; pose twice, as 3 numbers; 8 cheek points in the second phase;
 dilations 1, 2, 4, 8, kernel 3; 13 components; coordinates relative to the middle of the nose, scaled, not turned. The
-paper gives no widths: 128 here, two convolutions a block as in the TCN it cites.
+paper gives no widths: 128 here, two convolutions a block as in the TCN it cites. What both phases say is how the mouth
+differs from the person at rest in the frame's pose: the paper's hours of film taught it the pose as well.
 
 The faithful form is centred; the streaming form is causal, with K frames of look-ahead.
 """
@@ -15,7 +16,7 @@ from .. import face, losses
 from ..mel import HEARINGS
 from ..rates import LOOKAHEAD_DEFAULT
 from ..streaming import Chain, Pointwise, Residual, State
-from . import Conditions, LandmarkNetwork, plane_of, pose_of
+from . import Conditions, LandmarkNetwork, plane_of, pose_of, rest_in_plane
 from .forms import STREAMING, Form
 
 WIDTH, KERNEL, DILATIONS, DROPOUT = 128, 3, (1, 2, 4, 8), 0.2
@@ -59,47 +60,51 @@ class PoseTcn(LandmarkNetwork):
         return (self.first.silence(len(identity)), self.second.silence(len(identity)))
 
     def phases(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, Tensor, State]:
-        """Mouth features [B, T, 13] in units of the first, points [B, T, 29, 2] in the plane, the state."""
+        """Mouth features [B, T, 13] in units of the first; how far the points are from rest, [B, T, 29, 2] in the
+        plane; the state."""
         pose = pose_angles(conditions.rotation)
         cheeks = plane_of(conditions).into(conditions.cheeks).flatten(2)
         first, second = (pose * float(given) for given in self.with_pose)
         mouth, after_first = self.first(torch.cat([code, first], dim=-1), state[0])
         into = torch.cat([mouth, second, cheeks * float(self.with_cheeks)], dim=-1)
         flat, after_second = self.second(into, state[1])
-        flat = flat * self.scale + self.mean
-        return mouth, flat.reshape(*flat.shape[:2], POINTS, 2), (after_first, after_second)
+        moved = (flat * self.scale + self.mean).reshape(*flat.shape[:2], POINTS, 2)
+        return mouth, moved, (after_first, after_second)
 
     def speak(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, State]:
-        _, points, state = self.phases(code, conditions, state)
-        return points, state
+        _, moved, state = self.phases(code, conditions, state)
+        return moved + self._rest(conditions), state
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
         return plane_of(conditions).into(points[:, :, _IN_MESH, :2])
 
-    def mouth_features(self, own: Tensor) -> Tensor:
-        """[B, T, 29, 2] → [B, T, 13]: what the first phase is compared with."""
-        return (own[:, :, JAW_POINTS:].flatten(2) - self.rest) @ self.basis.mT / self.spread
+    def _rest(self, conditions: Conditions) -> Tensor:
+        return rest_in_plane(conditions, self.reference, _IN_HOUSE)[..., :2]
+
+    def mouth_features(self, moved: Tensor) -> Tensor:
+        """[B, T, 29, 2] from rest → [B, T, 13]: what the first phase is compared with."""
+        return (moved[:, :, JAW_POINTS:].flatten(2) - self.rest) @ self.basis.mT / self.spread
 
     def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
         mouth, said, _ = self.phases(code, conditions, state)
-        true = self.truth(points, conditions)
+        true = self.truth(points, conditions) - self._rest(conditions)
         features = self.mouth_features(true)
-        said, true = ((x - self.mean.reshape(POINTS, 2)) / self.scale for x in (said, true))
+        said, true = said / self.scale, true / self.scale
         heard = slice(self.lookahead, None)
         return losses.pose_tcn(said[:, heard], true[:, heard], mouth[:, heard], features[:, heard])
 
     @torch.no_grad()
     def fit(self, points: Tensor, conditions: Conditions) -> None:
-        """Principal components of the mouth in the plane, head pose and all, as published; then the lift."""
-        own = self.truth(points, conditions)[0]
-        mouth = own[:, JAW_POINTS:].flatten(1).double()
+        """Principal components of the mouth in the plane, and how far points go; then the lift."""
+        moved = (self.truth(points, conditions) - self._rest(conditions))[0]
+        mouth = moved[:, JAW_POINTS:].flatten(1).double()
         middle = mouth.mean(0)
         _, strength, basis = torch.linalg.svd(mouth - middle, full_matrices=False)
         self.rest.copy_(middle)
         self.basis.copy_(basis[:COMPONENTS])
         self.spread.copy_(strength[0] / len(mouth) ** 0.5)
-        self.mean.copy_(own.flatten(1).mean(0))
-        self.scale.copy_(own.std(0).mean())
+        self.mean.copy_(moved.flatten(1).mean(0))
+        self.scale.copy_(moved.std(0).mean())
         super().fit(points, conditions)
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:

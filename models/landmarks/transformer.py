@@ -10,7 +10,7 @@ heads: 4 and 4 here. Its columns are 12.5 ms apart, ours 10.
 The faithful form takes 5 frames at a time, all tokens seeing all, sound centred on its frame. In the streaming form a
 frame's tokens see those of the last `window` frames, held in a ring of keys and values, and the reference tokens,
 which see only each other and so are encoded once, when the session begins; a learned bias on distance takes the place
-of positions, which a ring has not.
+of positions, which a ring has not. Both say how the points differ from the person at rest in the frame's pose.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from .. import face, losses
 from ..mel import HEARINGS
 from ..rates import LOOKAHEAD_DEFAULT
 from ..streaming import State
-from . import EYES_APART, SPOKEN, UPPER, Conditions, LandmarkNetwork, faces_of, plane_of
+from . import EYES_APART, SPOKEN, UPPER, Conditions, LandmarkNetwork, faces_of, plane_of, rest_in_plane
 from .forms import STREAMING, Form
 from .pose_tcn import raised
 
@@ -173,26 +173,29 @@ class Transformer(LandmarkNetwork):
         else:
             z, rest = self._windows(z, state[0]), state[:1]
         flat = torch.cat([self.lips(z[:, :, 0]), self.jaw(z[:, :, 1])], dim=-1)
-        points = flat.reshape(*flat.shape[:2], SPOKEN, 2) * self.scale + self.mean
+        points = flat.reshape(*flat.shape[:2], SPOKEN, 2) * self.scale + self.mean + self._rest(conditions)
         return points, (*rest, heard[:, steps:])
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
         return plane_of(conditions).into(points[:, :, _IN_MESH, :2])
 
     def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
-        said = (self.speak(code, conditions, state)[0] - self.mean)[:, self.lookahead :] / self.scale
-        true = (self.truth(points, conditions) - self.mean)[:, self.lookahead :] / self.scale
+        said = self.speak(code, conditions, state)[0][:, self.lookahead :] / self.scale
+        true = self.truth(points, conditions)[:, self.lookahead :] / self.scale
         return losses.transformer(said, true, slice(0, LIPS))
 
     @torch.no_grad()
     def fit(self, points: Tensor, conditions: Conditions) -> None:
         super().fit(points, conditions)
-        own = self.truth(points, conditions)[0]
-        self.mean.copy_(own.mean(0))
-        self.scale.copy_(own.std(0).mean())
+        moved = (self.truth(points, conditions) - self._rest(conditions))[0]
+        self.mean.copy_(moved.mean(0))
+        self.scale.copy_(moved.std(0).mean())
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
         return raised(plane_of(conditions).back(own), conditions, self.reference, list(range(SPOKEN)))
+
+    def _rest(self, conditions: Conditions) -> Tensor:
+        return rest_in_plane(conditions, self.reference, list(range(SPOKEN)))[..., :2]
 
     def _blocks(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]

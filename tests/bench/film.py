@@ -1,43 +1,86 @@
-"""The landmark systems on one speaker's film: `python -m tests.bench.film CLIPS [SYSTEM …] [--form streaming]`
+"""The landmark systems on one speaker's film: `python -m tests.bench.film CLIPS [SYSTEM …]`
 
-CLIPS are `.npz` of `liveface track`. Each system hears what its paper hears, unless `--hearing` says otherwise; it is
-trained on all but twenty clips and scored on those, in another clip's head and in its own. Stopped runs go on.
+CLIPS are `.npz` of `liveface track`. Each system is trained on all but twenty clips and scored on those, in another
+clip's head and in its own: first every system faithful and streaming at K = 2, then the other K. What is done is in
+film.json, and is not done again; a stopped row goes on from its checkpoint. After each row film.md and film.png tell
+what is known; `--then first` stops before the other K.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from torch import nn
 
 from models import train
-from models.landmarks.forms import FORMS
-from models.landmarks.hearing import AND_MEL, HEARINGS
+from models.landmarks.forms import FAITHFUL
+from models.landmarks.head import DROPOUT, HIDDEN, LAYERS, WIDTH, Head
 from models.train import Clip, Config, Trainer
-from models.voice import LOOKAHEADS
 
-HEARS: Final = {
-    "head": "mel",
-    "pose_lstm": "mel40",
-    "pose_tcn": "fbank26",
-    "speech_to_landmarks": AND_MEL,
-    "transformer": "mel",
-    "lipsync3d": "spectrum",
+PLAIN: Final = "plain BiLSTM"
+"""The yardstick: the head's own layers both ways, offline."""
+
+SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "head": {"hearing": "mel", "steps": 600, "rate": 4e-3, "copies": 3, "half": True},
+    "pose_lstm": {"hearing": "mel40", "steps": 500, "rate": 3e-3, "copies": 1, "half": True},
+    "pose_tcn": {"hearing": "fbank26", "steps": 500, "copies": 1},
+    "speech_to_landmarks": {"hearing": "mel-mean", "steps": 600, "rate": 4e-3, "copies": 3, "half": True},
+    "transformer": {"hearing": "mel", "steps": 200, "batch": 4, "rate": 5e-4, "copies": 1},
+    "lipsync3d": {"hearing": "spectrum", "steps": 150, "batch": 4, "frames": 25, "rate": 1e-3, "copies": 1},
+    PLAIN: {"hearing": "mel", "steps": 420, "rate": 4e-3, "copies": 3, "half": True},
 }
-SHOWN: Final = ("ld", "lvd", "m_ld", "f_ld", "opening_r", "sync_ms")
+"""What each paper hears, and what a minute or so of one CPU core is best spent on."""
+
+LOOKAHEADS: Final = (2, 0, 1, 3, 5)
+SCORES: Final = tuple("ld lvd m_ld m_lvd f_ld f_lvd le de dae opening_r opening_r_always silence_motion".split())
+TOLD: Final = ("ld", "lvd", "opening_r", "opening_r_always")
+Rows = dict[str, dict[str, Any]]
 
 
-def split(clips: Sequence[Clip], held_out: int) -> tuple[list[Clip], list[Clip]]:
-    """To train on and to score, by a fixed seed."""
+class PlainBiLstm(Head):
+    """The default head with its recurrent layers both ways."""
+
+    def __init__(self, code: int, mel: int) -> None:
+        super().__init__(code, mel, lookahead=0)
+        self.recurrent = FAITHFUL.recurrent(WIDTH, HIDDEN, LAYERS, DROPOUT)
+        self.leave = nn.Linear(2 * HIDDEN, len(self.spread))
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    system: str
+    form: str
+    lookahead: int
+
+    def __str__(self) -> str:
+        return f"{self.system} {self.form}" + (f" K={self.lookahead}" if self.form == "streaming" else "")
+
+
+def rows(systems: Sequence[str], first: bool = False) -> Iterator[Row]:
+    """In the order of what one would know first."""
+    faithful = [Row(system, "faithful", 0) for system in systems if system != "head"]
+    streaming = [[Row(system, "streaming", k) for system in systems if system != PLAIN] for k in LOOKAHEADS]
+    yield from streaming[0]
+    yield from faithful
+    if not first:
+        for others in streaming[1:]:
+            yield from others
+
+
+def split(clips: Sequence[Clip], held_out: int, fold: int = 0) -> tuple[list[Clip], list[Clip]]:
+    """To train on and to score, by a fixed seed; the folds' clips to score have none in common."""
     order = np.random.default_rng(0).permutation(len(clips))
-    return [clips[i] for i in order[held_out:]], [clips[i] for i in order[:held_out]]
+    scored = order[fold * held_out : (fold + 1) * held_out]
+    return [clips[i] for i in order if i not in scored], [clips[i] for i in scored]
 
 
 def fitted(config: Config, clips: Sequence[Clip]) -> Trainer:
@@ -49,47 +92,120 @@ def fitted(config: Config, clips: Sequence[Clip]) -> Trainer:
     return trainer
 
 
+def measured(config: Config, training: Sequence[Clip], held_out: Sequence[Clip]) -> dict[str, Any]:
+    """A row's scores, what it cost, and how far its lips move when the voice is silent."""
+    begun = time.process_time()
+    trainer = fitted(config, training)
+    spent = time.process_time() - begun
+    return {
+        **train.scores(trainer, held_out),
+        "voice silent": train.motion_in_silence(trainer, held_out),
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "cpu_seconds": spent,
+        "steps": config.steps,
+        "hearing": config.hearing,
+        "seed": config.seed,
+    }
+
+
+@dataclass(frozen=True)
+class Book:
+    """What is known so far: film.json, and film.md and film.png made of it."""
+
+    out: Path
+
+    @property
+    def rows(self) -> Rows:
+        path = self.out / "film.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        known = {**self.rows, name: row}
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "film.json").write_text(json.dumps(known, indent=1))
+        (self.out / "film.md").write_text(markdown(known))
+        draw(known, self.out / "film.png")
+
+
+def markdown(known: Rows) -> str:
+    """Two tables, one for each condition, the static mouth in both."""
+    told = []
+    for condition in ("other clip", "own clip"):
+        told.append(f"In the head of {'another' if condition == 'other clip' else 'its own'} clip:\n")
+        extra = ("voice silent", "parameters", "CPU s")
+        told.append("| system | " + " | ".join((*SCORES, *extra)) + " |")
+        told.append("| --- " * (len(SCORES) + len(extra) + 1) + "|")
+        still = next(iter(known.values()))["static mouth"]
+        told.append("| static mouth | " + " | ".join(f"{still[key]:.3f}" for key in SCORES) + " | 0 | – | – |")
+        for name, row in known.items():
+            figures = " | ".join(f"{row[condition][key]:.3f}" for key in SCORES)
+            cost = f"{row['voice silent']:.2f} | {row['parameters']:,} | {row['cpu_seconds']:.0f}"
+            told.append(f"| {name} | {figures} | {cost} |")
+        told.append("")
+    return "\n".join(told)
+
+
+def draw(known: Rows, path: Path) -> None:
+    """Quality against look-ahead; the faithful form of each as a line across."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((10, 4.2), layout="constrained")
+    for axes, score in zip(figure.subplots(1, 2), ("ld", "opening_r_always"), strict=True):
+        for number, system in enumerate(SETTINGS):
+            curve = sorted(
+                (k, known[name]["other clip"][score])
+                for k in LOOKAHEADS
+                if (name := str(Row(system, "streaming", k))) in known
+            )
+            colour = f"C{number}"
+            if curve:
+                axes.plot(*zip(*curve, strict=True), "o-", color=colour, label=system, markersize=4)
+            if (whole := str(Row(system, "faithful", 0))) in known:
+                height = known[whole]["other clip"][score]
+                axes.axhline(height, color=colour, linestyle=":", label=None if curve else system)
+        axes.set_xlabel("look-ahead K, frames of 40 ms (dotted: faithful, offline)")
+        axes.set_title({"ld": "ld, % of the eye corners' distance", "opening_r_always": "opening_r, all frames"}[score])
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.film", description=__doc__)
     parser.add_argument("clips", type=Path)
-    parser.add_argument("systems", nargs="*", default=list(HEARS), metavar="SYSTEM", help=", ".join(HEARS))
-    parser.add_argument("--form", default="streaming", choices=FORMS)
-    parser.add_argument("--lookahead", type=int, default=2, choices=(*LOOKAHEADS, 5))
-    parser.add_argument("--hearing", choices=HEARINGS)
+    parser.add_argument("systems", nargs="*", default=list(SETTINGS), metavar="SYSTEM", help=", ".join(SETTINGS))
+    parser.add_argument("--then", default="all", choices=("all", "first"))
+    parser.add_argument("--hearing", help="instead of what each paper hears")
     parser.add_argument("--voice", type=Path, default=Path("models/shipped/voice/voice.safetensors"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=20)
+    parser.add_argument("--fold", type=int, default=0, help="which clips are scored")
+    parser.add_argument("--until", help="HH:MM after which no row is begun")
     parser.add_argument("--out", type=Path, default=Path("out/film"))
     chosen = parser.parse_args(arguments)
+    unknown = set(chosen.systems) - set(SETTINGS)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(SETTINGS)}")
     torch.set_num_threads(1)
-    training, held_out = split(train.read_clips(chosen.clips), chosen.held_out)
-    everything: dict[str, Any] = {}
-    shown = Table("system", "heard in", *SHOWN, "silence_motion", "voice silent", "CPU s")
-    for system in chosen.systems:
-        hearing = chosen.hearing or HEARS[system]
-        name = "-".join((system, chosen.form, hearing, f"k{chosen.lookahead}"))
-        config = Config(
-            clips=chosen.clips,
-            out=chosen.out / name,
-            system=system,
-            form=chosen.form,
-            hearing=hearing,
-            voice=chosen.voice if hearing.startswith("voice") else None,
-            lookahead=chosen.lookahead,
-            steps=chosen.steps,
-        )
-        begun = time.process_time()
-        trainer = fitted(config, training)
-        spent = time.process_time() - begun
-        scores = train.scores(trainer, held_out)
-        still = train.motion_in_silence(trainer, held_out)
-        everything[name] = {**scores, "cpu_seconds": spent, "voice_silent": still}
-        for row, figures in scores.items():
-            values = [f"{figures[key]:.3f}" for key in (*SHOWN, "silence_motion")]
-            shown.add_row(name, row, *values, f"{still:.2f}", f"{spent:.0f}")
-        Console(width=150).print(shown)
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        (chosen.out / "film.json").write_text(json.dumps(everything, indent=1))
+    train.SYSTEMS[PLAIN] = lambda heard, form, lookahead: PlainBiLstm(heard.code, heard.mel)
+    training, held_out = split(train.read_clips(chosen.clips), chosen.held_out, chosen.fold)
+    book, console = Book(chosen.out), Console(width=150)
+    for row in rows(chosen.systems, chosen.then == "first"):
+        if str(row) in book.rows:
+            continue
+        if chosen.until and time.strftime("%H:%M") >= chosen.until:
+            break
+        given = {"hearing": chosen.hearing, "steps": chosen.steps}
+        settings = SETTINGS[row.system] | {key: value for key, value in given.items() if value is not None}
+        if settings["hearing"].startswith("voice"):
+            settings["voice"] = chosen.voice
+        out = chosen.out / str(row).replace(" ", "-")
+        config = Config(chosen.clips, out, row.system, row.form, lookahead=row.lookahead, seed=chosen.seed, **settings)
+        book.add(str(row), measured(config, training, held_out))
+        done = book.rows[str(row)]
+        told = (f"{c}: " + " ".join(f"{key} {done[c][key]:.3f}" for key in TOLD) for c in ("other clip", "own clip"))
+        console.print(f"{row}, {done['cpu_seconds']:.0f} CPU s; " + "; ".join(told))
 
 
 if __name__ == "__main__":

@@ -173,6 +173,37 @@ def test_short_sound_is_filled_with_silence() -> None:
     assert not short.audio[50 * CHUNK :].any()
 
 
+def test_a_paced_clip_keeps_lips_and_sound_together() -> None:
+    """A click in every frame in which the mouth is open, at half the pace and half a frame later."""
+    openings = np.where(np.arange(40) % 10 == 5, 12.0, 0.0)
+    audio = np.zeros(40 * CHUNK, np.float32)
+    audio[(np.flatnonzero(openings) * CHUNK)] = 1.0
+    said = Clip("clicks", speaking(openings).astype(np.float32), audio, openings > 0).paced(0.5, 0.5)
+    assert len(said.points) == 78
+    assert len(said.audio) == 78 * CHUNK
+    gap = np.linalg.norm(said.points[:, face.INNER_UPPER] - said.points[:, face.INNER_LOWER], axis=-1)
+    open_at = np.flatnonzero((gap[1:-1] > gap[:-2]) & (gap[1:-1] >= gap[2:]) & (gap[1:-1] > 1)) + 1
+    clicks = np.flatnonzero(said.audio > 0.4) / CHUNK
+    assert len(open_at) == 4
+    assert all(np.abs(clicks - frame).min() < 0.01 for frame in open_at)
+
+
+def test_copies_are_lessons_and_no_clips(tmp_path: Path) -> None:
+    trainer = Trainer(config(tmp_path, copies=2, system="pose_lstm", hearing="mel40", batch=2), CLIPS[:3], device="cpu")
+    assert (len(trainer.clips), len(trainer.lessons)) == (3, 9)
+    assert {len(heads) for heads in trainer.partners} == {3}
+    assert np.isfinite(trainer.step())
+    again = Trainer(trainer.config, CLIPS[:3], device="cpu")
+    np.testing.assert_array_equal(again.lessons[-1].points, trainer.lessons[-1].points)
+
+
+def test_half_precision_learns_what_whole_precision_learns(tmp_path: Path) -> None:
+    """Two steps of the first paper's network, whose points must not be rounded."""
+    settings = {"steps": 2, "system": "pose_lstm", "hearing": "mel40", "batch": 2, "frames": 20}
+    whole, half = (trained(config(tmp_path / str(half), half=half, **settings)).curve for half in (False, True))
+    np.testing.assert_allclose(half, whole, rtol=0.02)
+
+
 def test_the_mean_face_is_level_and_a_hundred_wide() -> None:
     mesh = train.mean_face(CLIPS[:3])
     right, left = (mesh[index] for index in face.EYE_CORNERS)

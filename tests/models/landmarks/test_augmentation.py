@@ -25,6 +25,20 @@ def test_the_lips_are_the_voices_and_the_rest_is_the_heads() -> None:
     assert opening(head[:40]).max() < 0.1
 
 
+def test_held_by_the_skull_an_open_mouth_lends_its_lips_where_they_are() -> None:
+    """By all 68 points, an open mouth laid onto a shut one is shifted to meet its jaw."""
+    voice = turned(speaking(np.full(8, 16.0)), 5.0).astype(np.float32)
+    head = turned(speaking(np.zeros(8)), 12.0, 1.4, (40, 0)).astype(np.float32)
+    true = metrics.pose_normal(voice, rest_mesh())(voice)[:, face.LIPS]
+
+    def astray(lent: np.ndarray) -> float:
+        lips = metrics.pose_normal(head, rest_mesh())(lent)[:, face.LIPS]
+        return float(np.linalg.norm(lips - true, axis=-1).mean())
+
+    assert astray(lend_lips(voice, head, by=face.RIGID)) < 0.05
+    assert astray(lend_lips(voice, head)) > 0.3
+
+
 def test_nothing_given_is_written_to() -> None:
     voice, head = speaking(np.full(5, 9.0)).astype(np.float32), speaking(np.zeros(5)).astype(np.float32)
     before = head.copy()
