@@ -20,7 +20,7 @@ from engine.bodies import body, host_name, json_body, media_type, optional_text,
 from engine.doors import Answer, Handler, ProblemError, doors, dress
 from engine.lobby import BusyError, Pcm, Speech, figures
 from engine.pages import Pages
-from engine.protocol import event_to_json
+from engine.protocol.events import event_to_json
 from engine.reception import Reception
 from engine.rooms import Rooms
 from engine.session import Session

@@ -7,7 +7,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from engine.doors import ProblemError
-from engine.protocol import ProtocolError, parse_object
+from engine.protocol.closing import ProtocolError
+from engine.protocol.events import parse_object
 
 SDP_BYTES_MOST: Final = 16 * 1024
 SDP_MEDIA_MOST: Final = 3

@@ -35,30 +35,14 @@ from engine import encoder
 from engine.clock import Clock
 from engine.limits import Limits, retry_after
 from engine.media import Event, Moment, Picture, Plane
-from engine.protocol import (
-    MESSAGE_BYTES_MOST,
-    PATH,
-    SUBPROTOCOL,
-    Action,
-    Change,
-    ClientReader,
-    Close,
-    EndSegment,
-    Fail,
-    Hear,
-    Hush,
-    Kind,
-    Leave,
-    MomentWriter,
-    Open,
-    Outbox,
-    ProtocolError,
-    Say,
-    SessionStart,
-    SessionUpdate,
-    event_to_json,
-    started_event,
-)
+from engine.protocol import MESSAGE_BYTES_MOST, PATH, SUBPROTOCOL
+from engine.protocol.closing import Close, ProtocolError
+from engine.protocol.events import event_to_json
+from engine.protocol.frames import Kind
+from engine.protocol.outbox import Outbox
+from engine.protocol.reader import Action, Change, ClientReader, EndSegment, Fail, Hear, Hush, Leave, Open, Say
+from engine.protocol.wishes import SessionStart, SessionUpdate
+from engine.protocol.writer import MomentWriter, started_event
 from engine.session import DrainingError, House, Pacing, Session, SessionClosedError, SpeechFullError
 from engine.tokens import TokenError
 from engine.worker import NoFreeSlot, UnknownAvatar

@@ -6,7 +6,7 @@ A package is a directory:
     loop.mp4              the reference loop, 25 frames a second
     loop.safetensors      its per-frame arrays (`LOOP`)
     mouths.safetensors    kind "plain": painted mouths to choose from (`MOUTHS`)
-    mesh.safetensors      kind "plain", if it has a dense mesh: `MESH`
+    mesh.safetensors      if it has a dense mesh: `MESH`, or `FOLLOWING` of kind "learned"
     weights/, graphs/     kind "learned": safetensors and ONNX; golden.safetensors for the parity check of any backend
     portrait.jpg
     consent.json          who agreed to what, until when; a synthetic presenter needs none
@@ -82,6 +82,10 @@ MOUTHS: Final[Tensors] = {
 MESH: Final[Tensors] = {
     "loop": ("float32", ("frames", DENSE_POINTS, 3)),  # MediaPipe's mesh in frame pixels, the mouth at rest
     "mouths": ("float32", ("mouths", DENSE_POINTS, 3)),  # the same of each mouth, in patch pixels; the first is at rest
+}
+FOLLOWING: Final[Tensors] = {
+    "loop": ("float32", ("frames", DENSE_POINTS, 3)),  # MediaPipe's mesh in frame pixels, as the loop has it
+    "follows": ("float32", (DENSE_POINTS, POINTS)),  # how far a vertex goes along with each of face.HOUSE
 }
 
 

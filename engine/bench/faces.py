@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from engine.clock import Clock, RealClock
-from engine.protocol import HEADER, PROTOCOL, SUBPROTOCOL, Kind, pack_frame
+from engine.protocol import PROTOCOL, SUBPROTOCOL
+from engine.protocol.frames import HEADER, Kind, pack_frame
 from models.rates import CHUNK_SECONDS, FRAME_RATE, HEARD_RATE, SAMPLE_RATE
 
 SETTLE_SECONDS = 3.0

@@ -11,11 +11,12 @@ from models.avatar import Avatar, PackageError, read_avatar
 from models.runtime import Runtime
 from models.runtime.ear import LIPS
 from models.runtime.hearing import ByVoice, VoiceEar, require_parity
-from models.runtime.mouths import Mix
-from models.runtime.networks import KIND, Learned, MakeStage, Networks
+from models.runtime.networks import KIND, Learned, Networks
 from models.runtime.networks import warm as warm_networks
 from models.runtime.painting import painters
 from models.runtime.plain import Plain, open_presenters, warm
+from models.runtime.shelf import NewShelf, Shelf
+from models.runtime.stages import MakeStage
 from models.runtime.together import Together
 
 
@@ -27,7 +28,7 @@ def assemble(
     make: MakeStage,
     precisions: Sequence[str],
     lips: Path = LIPS,
-    new_mix: Callable[[], Mix] | None = None,
+    new_shelf: NewShelf = Shelf,
 ) -> Runtime:
     """Raises `RuntimeError` or `PackageError` if a graph is missing or does not answer as the reference did.
 
@@ -40,7 +41,7 @@ def assemble(
     if painted or not learned:
         ear = new_ear(max(2, slots), lips)  # the proof takes two sessions; guests reset their slots
         require_parity(ear, lips.with_name("golden.safetensors"))
-        presenters = open_presenters(painted, lookahead, painters(make, precisions), new_mix)
+        presenters = open_presenters(painted, lookahead, painters(make, precisions, slots), new_shelf)
         runtimes.append(warm(Plain(presenters, ByVoice(ear, slots))))
     if learned:
         for avatar in learned:

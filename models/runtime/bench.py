@@ -57,7 +57,7 @@ from models.runtime.bench import held
 from models.runtime.choose import open_runtime
 from models.runtime.ear import LIPS
 from models.runtime.loops import resident_bytes
-runtime, _ = open_runtime(sys.argv[1], [Path(each) for each in sys.argv[3:]], int(sys.argv[2]))
+runtime = open_runtime(sys.argv[1], [Path(each) for each in sys.argv[3:]], int(sys.argv[2])).runtime
 print(held(runtime))
 """
 
@@ -197,7 +197,7 @@ def report(
 ) -> Report:
     """Open, measure, close."""
     began = perf_counter()
-    runtime, reason = open_runtime(backend, packages, max(batches))
+    runtime, reason, _ = open_runtime(backend, packages, max(batches))
     opened = perf_counter() - began
     card = next(iter(runtime.cards.values()))
     measured = measure(runtime, batches, steps, wants)

@@ -9,13 +9,14 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from models.runtime import Out, Runtime
-from models.runtime.choose import open_runtime
+from models.runtime import Out
+from models.runtime.choose import Chosen, open_runtime
 from models.runtime.loops import LoopStore, place_of
 from models.runtime.rings import Rings, card_fields
 from models.runtime.sanity import Sane
@@ -88,15 +89,18 @@ def main() -> int:
     store = LoopStore(orders.loop_memory, orders.loop_disk, places=[place_of(told) for told in orders.loop_places])
     try:
         with store.serving():
-            runtime, reason = open_runtime(
+            chosen = open_runtime(
                 orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
             )
     except Exception as error:
         tell(orders.status, failed=one_line(error))
         return 1
-    sane = Sane(runtime)
+    sane = Sane(chosen.runtime)
     try:
-        serve(sane, RingLink(orders, publish(orders, runtime, reason, store), list(runtime.cards)))
+        rings = publish(orders, chosen, store)
+        if chosen.better is not None:
+            Thread(target=await_better, args=(orders.status, chosen.better), daemon=True).start()
+        serve(sane, RingLink(orders, rings, list(sane.cards)))
     except Exception as error:
         tell(orders.status, lost=one_line(error))
         return 1
@@ -104,14 +108,21 @@ def main() -> int:
     return 0
 
 
-def publish(orders: Orders, runtime: Runtime, reason: str, store: LoopStore) -> Rings:
+def await_better(status: int, better: Callable[[], bool]) -> None:
+    """In a thread of its own, which only waits: something better is made in another process."""
+    if better():
+        tell(status, better=True)
+
+
+def publish(orders: Orders, chosen: Chosen, store: LoopStore) -> Rings:
     """Make the rings' memory and say that this process is ready."""
-    cards = list(runtime.cards.values())
+    cards = list(chosen.runtime.cards.values())
     largest = max((card.width * card.height * 3 // 2 for card in cards), default=0)
     Rings.resize(orders.ring_memory, orders.capacity, largest)
     tell(
         orders.status,
-        reason=reason,
+        reason=chosen.reason + ("; it takes over as soon as it is built" if chosen.better is not None else ""),
+        improving=chosen.better is not None,
         picture_bytes=largest,
         places=[asdict(store.publish(card)) for card in cards],
         cards=[card_fields(card) for card in cards],

@@ -1,12 +1,13 @@
 """Which runtime serves, and why. Backends are imported only when they are asked for."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from models.runtime import OpenRuntime, Runtime, engines
-from models.runtime.cache import EngineCache, NotBuilt, default_cache
+from models.runtime import Runtime, engines
+from models.runtime.cache import NotBuilt, default_cache
 
 BUILT_IN: Final = ("tensorrt", "graphed", "openvino", "eager", "plain")
 """Backends that are modules of this package; any other name is a module's dotted path."""
@@ -19,30 +20,43 @@ DRIVERS: Final = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """One of them is there where an NVIDIA GPU can be used (the second under Windows). Asking torch would take seconds."""
 
 
-def open_runtime(
-    backend: str, packages: Sequence[Path], slots: int, lookahead: int | None = None
-) -> tuple[Runtime, str]:
-    """The runtime, open and warm, and one line that says which it is and why.
+class Chosen(NamedTuple):
+    """A runtime, open and warm."""
 
-    Every backend proves itself when it opens, by golden steps of the reference; `auto` takes the best one that does.
-    Engines that TensorRT lacks are built beside it meanwhile, for the next start.
+    runtime: Runtime
+    reason: str
+    """One line that says which it is and why."""
+    better: Callable[[], bool] | None = None
+    """Something better can be made: this makes it, or waits until it is made, and says whether it was."""
+
+
+def open_runtime(backend: str, packages: Sequence[Path], slots: int, lookahead: int | None = None) -> Chosen:
+    """Every backend proves itself when it opens, by golden steps of the reference; `auto` takes the best that does.
+
+    A backend's module may have `better(packages, slots) -> bool`, as `Chosen.better`, besides `open`.
     """
     if backend != "auto":
         if backend == "tensorrt":
             _build_first(packages, slots)
-        return _named(backend)(packages, slots, lookahead), f"{backend}: asked for"
+        module = _module(backend)
+        runtime: Runtime = module.open(packages, slots, lookahead)
+        waits = getattr(module, "better", None)
+        return Chosen(runtime, f"{backend}: asked for", partial(waits, packages, slots) if waits else None)
     refusals: list[str] = []
+    better: Callable[[], bool] | None = None
     tried = AUTO if has_gpu() else [name for name in AUTO if name not in ON_GPU]
     if len(tried) < len(AUTO):
         refusals.append("no NVIDIA GPU")
     for name in tried[:-1]:
         try:
-            return _named(name)(packages, slots, lookahead), _because(name, "the best that proved itself", refusals)
+            runtime = _module(name).open(packages, slots, lookahead)
+            return Chosen(runtime, _because(name, "the best that proved itself", refusals), better)
         except (ImportError, OSError, RuntimeError, ValueError) as refusal:
             refusals.append(f"{name} is not to be had: {' '.join(str(refusal).split())}")
             if isinstance(refusal, NotBuilt):
-                refusals.append(_build_beside(packages, slots))
-    return _named(AUTO[-1])(packages, slots, lookahead), _because(AUTO[-1], "it needs nothing", refusals)
+                better = partial(engines.built, packages, slots, default_cache())
+    runtime = _module(AUTO[-1]).open(packages, slots, lookahead)
+    return Chosen(runtime, _because(AUTO[-1], "it needs nothing", refusals), better)
 
 
 def has_gpu() -> bool:
@@ -62,19 +76,10 @@ def _build_first(packages: Sequence[Path], slots: int) -> None:
         raise RuntimeError(f"the engines cannot be built: {said[-1] if said else f'the builder ended with {status}'}")
 
 
-def _build_beside(packages: Sequence[Path], slots: int) -> str:
-    cache = default_cache()
-    if not EngineCache(cache).building():
-        engines.build_beside(packages, slots, cache / "building.log")
-    return "it is being built for the next start; `liveface engine list` says how far it is"
-
-
-def _named(backend: str) -> OpenRuntime:
+def _module(backend: str) -> Any:
+    """Which has `open`, an `OpenRuntime`."""
     if backend in BUILT_IN:
-        path = f"models.runtime.{backend}"
-    elif "." in backend:
-        path = backend
-    else:
-        raise ValueError(f"no backend is called {backend!r}; choose auto or one of: {', '.join(BUILT_IN)}")
-    opener: OpenRuntime = importlib.import_module(path).open
-    return opener
+        return importlib.import_module(f"models.runtime.{backend}")
+    if "." in backend:
+        return importlib.import_module(backend)
+    raise ValueError(f"no backend is called {backend!r}; choose auto or one of: {', '.join(BUILT_IN)}")

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from models.avatar import Shelf, default_shelf
 from models.runtime.cache import EngineCache, Entry, Key, default_cache
 
 DEFAULT_SLOTS: Final = 128
+
+LOOK_SECONDS: Final = 2.0
+"""How often somebody who waits for another's building looks how far it is."""
 
 
 def build_beside(packages: Sequence[Path], slots: int, log: Path) -> "subprocess.Popen[bytes]":
@@ -36,6 +40,13 @@ def build_beside(packages: Sequence[Path], slots: int, log: Path) -> "subprocess
             stderr=output,
             start_new_session=True,
         )
+
+
+def built(packages: Sequence[Path], slots: int, cache: Path) -> bool:
+    """Wait until these avatars' engines are there and proven, as long as it takes; whether they are."""
+    while EngineCache(cache).building():  # by somebody who serves the same, or by a process that came before
+        sleep(LOOK_SECONDS)
+    return build_beside(packages, slots, cache / "building.log").wait() == 0
 
 
 # The command

@@ -17,6 +17,7 @@ from models.runtime.ear import LIPS
 from models.runtime.interpreted import Interpreted
 from models.runtime.precision import mixed
 from models.runtime.resident import ears_on, stages_on
+from models.runtime.shelf_net import shelves_on
 
 PRECISIONS: Final = ("f16", "bf16", "f32")
 """Best first: f16 has three bits more than bf16 where grey levels are made, and is as fast."""
@@ -37,4 +38,13 @@ def open_on(
     def make(graph: bytes, precision: str, sizes: Sequence[int]) -> Interpreted:
         return Interpreted(mixed(graph, precision), device.where)
 
-    return assemble(packages, slots, lookahead, ears_on(device, make), stages_on(device, make), precisions, lips)
+    return assemble(
+        packages,
+        slots,
+        lookahead,
+        ears_on(device, make),
+        stages_on(device, make),
+        precisions,
+        lips,
+        shelves_on(device, slots),
+    )

@@ -40,11 +40,11 @@ class Hearing(Protocol):
         ...
 
     def weigh(self, choice: Choice, heard: Floats) -> Floats:
-        """A row of the answer as weights of an avatar's painted mouths."""
+        """Rows of the answer [B, n] as weights of an avatar's painted mouths [B, M]."""
         ...
 
     def expression(self, heard: Floats) -> Floats | None:
-        """A row of the answer as ARKit weights [52] of the mouth; None when only the painted mouths say them."""
+        """Rows of the answer as ARKit weights [B, 52] of the mouth; None when only the painted mouths say them."""
         ...
 
 

@@ -198,7 +198,7 @@ def _unsqueeze(node: Node, x: Tensor, axes: Known) -> Tensor:
 def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.said.get("axis", 0) % x.dim()
     flat = x.index_select(axis, indices.reshape(-1).long() % x.shape[axis])
-    return flat.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return flat.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])  # none are left of a scalar
 
 
 def _pad(node: Node, x: Tensor, pads: Known, value: Known | None = None, axes: Known | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Mouths mixed by OpenVINO: each plane sampled where its mouth lies, all of them summed by their shares. No torch.
 
-The same as `mouths.mixed`, three times as fast: the sampling is one operation, compiled for this CPU.
+The same as `shelf.mixed`, three times as fast: the sampling is one operation, compiled for this CPU.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ A package's `graphs/` holds
     step.onnx              hears: x [B, 640] → points [B, 131, 3], face [B, 61]; more outputs go to the painter by name
     paint.onnx             paints: luma [B, h, w], u and v [B, h / 2, w / 2], in 0…255, already blended with the loop
     frames.safetensors     per frame of the loop: corner [N, 2] of the painted rectangle (x, y; even), and anything else
+                           (`painting` tells what need not be stored, as the loop has it)
     silence.safetensors    the states [1, …] of a session that has heard nothing
 
 A graph gets what it asks for by name: `x`; `frame_NAME`, the array NAME of `frames` at the frame that is answered for;
@@ -15,116 +16,19 @@ by graph: `step.state_0`, `paint.state_0` in `silence`. The networks hold the lo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
-from models.avatar import Avatar, PackageError
+from models.avatar import FOLLOWING, LOOP, Avatar, PackageError
 from models.rates import CHUNK, FACE, POINTS
-from models.runtime import AvatarCard, Bytes, Floats, Out, Roi, Row, Wants, loops
-from models.runtime.slots import Slots, batches, bucket, buckets
+from models.runtime import AvatarCard, Floats, Out, Roi, Row, Wants, loops
+from models.runtime.painting import frames_of
+from models.runtime.slots import batches
+from models.runtime.stages import PLANES, TOLERANCE, MakeStage, Part, Stage, arrays, in_bytes
 
 KIND: Final = "learned"
-
-PLANES: Final = ("luma", "u", "v")
-
-TOLERANCE: Final = {
-    "f32": {"points": 0.02, "face": 2e-3, "luma": 1.0},
-    "f16": {"points": 0.02, "face": 2e-3, "luma": 2.0},
-    "bf16": {"points": 0.02, "face": 2e-3, "luma": 6.0},
-}
-"""Largest difference from the reference: pixels, weights, grey levels. By the painter's precision; the step is f32."""
-
-
-class Graph(Protocol):
-    """A compiled graph: named arrays in, named arrays out, for the batch sizes that it was compiled for."""
-
-    @property
-    def asks(self) -> Sequence[str]:
-        """The names of its inputs."""
-        ...
-
-    def __call__(self, inputs: Mapping[str, Floats]) -> Mapping[str, Floats]: ...
-
-
-Compile = Callable[[bytes, Sequence[int], str], Graph]
-"""(ONNX, batch sizes, precision) → a graph."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """One graph of an avatar, and all that it needs besides what it is given at each step."""
-
-    name: str
-    graph: bytes
-    precision: str
-    silence: Mapping[str, Floats]  # state → the row [1, …] of a session that has heard nothing
-    frames: Mapping[str, Floats]  # array → a row for each frame of the loop
-    shown: tuple[str, ...] = ()  # what of its answers is fetched; nothing named: everything
-
-
-class Stage(Protocol):
-    """A part with the states of its sessions, wherever they lie: in numpy here, on a GPU in `resident`."""
-
-    def run(
-        self, slots: Sequence[int], reset: Sequence[bool], index: Sequence[int], given: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """One step of a batch no larger than the largest bucket: [B, …] by name, good until the next `run`.
-
-        `index` is of each row's loop frame; `given` is numpy's, or what another stage of the same kind answered.
-        """
-        ...
-
-    def fetch(self, answers: Mapping[str, Any]) -> Mapping[str, npt.NDArray[Any]]:
-        """Some of the answers as numpy arrays, the caller's for good."""
-        ...
-
-
-MakeStage = Callable[[Part, int], Stage]
-"""(part, slots) → a stage with everything allocated."""
-
-
-class HostStage:
-    """In numpy, for a graph that takes and gives numpy arrays."""
-
-    def __init__(self, part: Part, graph: Graph, slots: int) -> None:
-        self._graph = graph
-        self._frames = part.frames
-        if set(part.silence) != {asked for asked in graph.asks if asked.startswith("state_")}:
-            raise PackageError(f"silence.safetensors does not hold the states of {part.name}.onnx")
-        self._slots = Slots(part.silence, slots)
-
-    def run(
-        self, slots: Sequence[int], reset: Sequence[bool], index: Sequence[int], given: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        states = self._slots.gather(slots, reset)
-        size = bucket(len(slots))
-        inputs = dict(states)
-        for name in self._graph.asks:
-            if name not in states:
-                frame = name.startswith("frame_")
-                inputs[name] = padded(self._frames[name[6:]][np.asarray(index)] if frame else given[name], size)
-        out = self._graph(inputs)
-        self._slots.scatter(slots, {name: out[name.replace("state_", "after_")] for name in states})
-        return {name: array[: len(slots)] for name, array in out.items() if not name.startswith("after_")}
-
-    def fetch(self, answers: Mapping[str, Any]) -> Mapping[str, npt.NDArray[Any]]:
-        return answers
-
-
-def on_host(compiler: Compile) -> MakeStage:
-    """Stages of whoever compiles graphs for numpy."""
-    return lambda part, slots: HostStage(part, compiler(part.graph, buckets(slots), part.precision), slots)
-
-
-def padded(rows: Floats, size: int) -> Floats:
-    """To a bucket, with the first row: numbers that a network knows, which nobody reads afterwards."""
-    return np.asarray(np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)]), np.float32)
 
 
 class Learned:
@@ -149,12 +53,11 @@ class Learned:
             label=avatar.label,
         )
         self._avatar = avatar
-        self._frames = arrays(avatar, "graphs/frames.safetensors")
+        self._mesh = _Mesh(avatar, len(loop)) if "mesh.safetensors" in avatar.files else None
+        self._frames = frames_of(avatar, loop, make)
         self._corners = self._frames.get("corner", np.zeros((0, 2), np.float32)).astype(int)
-        if any(len(rows) != len(loop) for rows in (self._corners, *self._frames.values())):
-            raise PackageError(
-                f"{avatar.name}: graphs/frames.safetensors has not one row for each of {len(loop)} frames"
-            )
+        if len(self._corners) != len(loop):
+            raise PackageError(f"{avatar.name}: graphs/frames.safetensors has not a corner for each of its frames")
         if (self._corners % 2).any() or (self._corners < 0).any():
             raise PackageError(f"{avatar.name}: graphs/frames.safetensors: a corner is odd or outside of the frame")
         silence = arrays(avatar, "graphs/silence.safetensors")
@@ -168,6 +71,7 @@ class Learned:
                 {key[len(name) + 1 :]: row for key, row in silence.items() if key.startswith(f"{name}.")},
                 self._frames,
                 shown,
+                large=name == "paint",
             )
             for name, graph, how, shown in (
                 ("step", step, "f32", ("points", "face")),
@@ -206,6 +110,10 @@ class Learned:
             for at, place in enumerate(seen):
                 x, y = self._corners[index[place]].tolist()
                 rois[place] = Roi(x, y, *(plane[at] for plane in planes))
+        meshes: dict[int, Floats] = {}
+        if self._mesh is not None:
+            asked = [place for place, row in enumerate(rows) if Wants.MESH in row.wants]
+            meshes = {place: self._mesh.bent(said["points"][place], index[place]) for place in asked}
         ended = perf_counter()
         stages = {"landmarks": (moved - began) / len(rows), "render": (ended - moved) / len(rows)}
         return [
@@ -214,6 +122,7 @@ class Learned:
                 row.generation,
                 points=said["points"][place] if Wants.POINTS in row.wants else None,
                 face=said["face"][place] if Wants.FACE in row.wants else None,
+                mesh=meshes.get(place),
                 roi=rois.get(place),
                 stage_seconds=stages,
             )
@@ -255,23 +164,19 @@ class Learned:
             raise PackageError(f"{self.card.name}: its graphs answer in shapes that no picture has")
 
 
-def in_bytes(plane: npt.NDArray[Any]) -> Bytes:
-    """Grey levels as they are sent, unless whoever painted has made them so already."""
-    return plane if plane.dtype == np.uint8 else np.rint(np.clip(plane, 0, 255)).astype(np.uint8)
+class _Mesh:
+    """The whole face, which follows the points that speech moves. Shares, not directions: the head may turn."""
 
+    def __init__(self, avatar: Avatar, frames: int) -> None:
+        arrays = avatar.tensors("mesh.safetensors", FOLLOWING)
+        points = avatar.tensors("loop.safetensors", LOOP)["points"]
+        if not len(arrays["loop"]) == len(points) == frames:
+            raise PackageError(f"{avatar.name}: mesh.safetensors is of another loop")
+        self._loop, self._points, self._follows = arrays["loop"], points, arrays["follows"]
 
-def arrays(avatar: Avatar, path: str) -> dict[str, Floats]:
-    """Any arrays of a verified file, float32 or bytes, as float32."""
-    try:
-        found = load(avatar.read(path))
-    except SafetensorError as error:
-        raise PackageError(f"{avatar.name}: {path} cannot be read: {error}") from error
-    for name, array in found.items():
-        if array.dtype == np.uint8:  # pictures: a quarter of the space
-            found[name] = array.astype(np.float32)
-        elif array.dtype != np.float32 or not np.isfinite(array).all():
-            raise PackageError(f"{avatar.name}: {path}: {name} is not of finite float32")
-    return found
+    def bent(self, points: Floats, index: int) -> Floats:
+        """[468, 3] in frame pixels, for points [131, 3] in the loop frame `index`."""
+        return np.asarray(self._loop[index] + self._follows @ (points - self._points[index]), np.float32)
 
 
 class Networks:

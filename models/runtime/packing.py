@@ -19,8 +19,8 @@ from models.renderers import Renderer
 from models.renderers.placing import fineness, place_rows, rectangles, taken
 from models.runtime import Bytes, Floats
 from models.runtime.graphs import export_named, rounded
-from models.runtime.networks import PLANES
 from models.runtime.painting import planes_of
+from models.runtime.stages import PLANES
 from models.streaming import leaves, rebuild
 
 GOLDEN_PICTURES: Final = 6

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from models.avatar import Avatar, PackageError
 from models.runtime import Floats, Pictures, Roi
-from models.runtime.networks import PLANES, TOLERANCE, MakeStage, Part, arrays, in_bytes
 from models.runtime.plain import NewPainter
+from models.runtime.slots import batches
+from models.runtime.stages import PLANES, TOLERANCE, MakeStage, Part, arrays, in_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ GOLDEN: Final = "graphs/golden.safetensors"
 class Under:
     """One plane of the loop's rectangle, as rows [N, h, w] that are cut out when they are asked for."""
 
-    dtype = np.dtype(np.float32)
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, loop: Pictures, corners: npt.NDArray[np.int64], extent: tuple[int, int], plane: int) -> None:
         half = plane > 0
@@ -47,8 +48,8 @@ class Under:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: npt.NDArray[np.int64]) -> Floats:
-        return np.stack([self._cut(int(one)) for one in index]).astype(np.float32)
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return np.stack([self._cut(int(one)) for one in index])
 
     def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return self[np.arange(len(self))].astype(dtype or self.dtype)
@@ -104,16 +105,19 @@ def _looked_at(avatar: Avatar, loop: Pictures, make: MakeStage, frames: Mapping[
 
 
 class GraphPainter:
-    """Paints mouths of a plain avatar from their points, one at a time."""
+    """Implements `plain.PaintsPoints`: paints mouths of a plain avatar from their points, for `slots` sessions."""
 
-    def __init__(self, avatar: Avatar, loop: Pictures, make: MakeStage, precisions: Sequence[str]) -> None:
+    def __init__(
+        self, avatar: Avatar, loop: Pictures, make: MakeStage, precisions: Sequence[str], slots: int = 1
+    ) -> None:
         """Raises `PackageError` when no precision, the best first, paints what the reference painted."""
         frames = frames_of(avatar, loop, make)
         self._corners = frames["corner"].astype(int)
         golden = arrays(avatar, GOLDEN)
         refusal = ""
         for self.precision in precisions:
-            self._stage = make(Part("paint", avatar.read(PAINT), self.precision, {}, frames, PLANES), 1)
+            part = Part("paint", avatar.read(PAINT), self.precision, {}, frames, PLANES, large=True)
+            self._stage = make(part, slots)
             worst = self._worst(golden)
             allowed = TOLERANCE[self.precision]["luma"]
             if worst <= allowed:
@@ -121,28 +125,36 @@ class GraphPainter:
             refusal = f"in {self.precision} it differs from the reference by {worst:.3g}, where {allowed:g} is allowed"
         raise PackageError(f"{avatar.name}: {PAINT}: {refusal}")
 
-    def paint(self, points: Floats, index: int) -> Roi:
-        """The mouth whose lips and jaw are at `points` [131, 3], in the loop frame `index`."""
-        painted = self._stage.fetch(self._stage.run([0], [False], [index], {"points": points[None]}))
-        x, y = self._corners[index].tolist()
-        return Roi(x, y, *(in_bytes(painted[name])[0] for name in PLANES))
+    def paint(self, slots: Sequence[int], points: Floats, index: Sequence[int]) -> list[Roi]:
+        """The mouths whose lips and jaws are at `points` [B, 131, 3], in the loop frames `index`."""
+        return [
+            roi for part in batches(len(slots)) for roi in self._painted(slots[part], points[part], list(index[part]))
+        ]
+
+    def _painted(self, slots: Sequence[int], points: Floats, index: list[int]) -> list[Roi]:
+        said = self._stage.run(slots, [False] * len(slots), index, {"points": points})
+        fetched = self._stage.fetch({name: said[name] for name in PLANES})
+        planes = [in_bytes(fetched[name]) for name in PLANES]
+        corners = self._corners[index].tolist()
+        return [Roi(x, y, *painted) for (x, y), *painted in zip(corners, *planes, strict=True)]
 
     def _worst(self, golden: Mapping[str, Floats]) -> float:
         worst = 0.0
         for points, index, luma in zip(golden["points"], golden["index"], golden["luma"], strict=True):
-            difference = np.abs(self.paint(points, int(index)).luma - luma)
+            (painted,) = self.paint([0], points[None], [int(index)])
+            difference = np.abs(painted.luma - luma)
             worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
         return worst
 
 
-def painters(make: MakeStage, precisions: Sequence[str]) -> NewPainter:
+def painters(make: MakeStage, precisions: Sequence[str], slots: int) -> NewPainter:
     """The learned painters of plain avatars. One that cannot be proved here is told of, and the shelf paints."""
 
     def painter(avatar: Avatar, loop: Pictures) -> GraphPainter | None:
         if PAINT not in avatar.files:
             return None
         try:
-            return GraphPainter(avatar, loop, make, precisions)
+            return GraphPainter(avatar, loop, make, precisions, slots)
         except (PackageError, RuntimeError) as refusal:
             _log.warning("%s; its mouths are mixed from the shelf instead", refusal)
             return None

@@ -4,10 +4,10 @@ For packages of kind "plain", and the frame of every runtime that paints so, how
 avatars that bring a mesh.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from models.avatar import LOOP, MESH, MOUTHS, Avatar, PackageError, read_avatar
 from models.rates import BLENDSHAPES, CHUNK, LOOKAHEAD_MOST
 from models.runtime import AvatarCard, Floats, Out, Pictures, Roi, Row, Wants, loops
 from models.runtime.hearing import ByRule, Hearing
-from models.runtime.mouths import Choice, Mix, Painter
+from models.runtime.mouths import Choice
+from models.runtime.shelf import NewShelf, Shelf
 
 GAZE_DEGREES: Final = 30.0
 """How far an eye has turned when a look weight is 1."""
 
-UNPAINTED: Final = np.empty(0, np.float32)
-"""The weights of mouths that nobody sees."""
+BY_MOUTHS: Final = Wants.POINTS | Wants.MESH | Wants.PICTURE
+"""What is known of the painted mouths alone."""
 
 _SPOKEN: Final = np.array(
     [name.startswith(("jaw", "mouth", "tongue")) or name == "cheekPuff" for name in face.ARKIT_52], dtype=bool
@@ -40,11 +41,14 @@ _LOOK: Final = {
 }
 
 
+_Said = TypeVar("_Said")
+
+
 class PaintsPoints(Protocol):
     """A painter that needs no shelf of mouths: it paints lips and jaw where they are."""
 
-    def paint(self, points: Floats, index: int) -> Roi:
-        """`points` [131, 3] in pixels of the loop frame `index`."""
+    def paint(self, slots: Sequence[int], points: Floats, index: Sequence[int]) -> list[Roi]:
+        """`points` [B, 131, 3] in pixels of the loop frames `index`, for the sessions in `slots`."""
         ...
 
 
@@ -56,7 +60,7 @@ class Presenter:
     """An open avatar: its card, its mouths, its loop's motion."""
 
     def __init__(
-        self, avatar: Avatar, lookahead: int, new_painter: NewPainter | None = None, mix: Mix | None = None
+        self, avatar: Avatar, lookahead: int, new_painter: NewPainter | None = None, new_shelf: NewShelf = Shelf
     ) -> None:
         if avatar.kind != "plain":
             raise PackageError(f"{avatar.name} is of kind {avatar.kind!r}; the plain runtime opens only plain ones")
@@ -77,7 +81,9 @@ class Presenter:
         )
         self.choice = Choice(mouths["weights"], mouths["lip_gap"])
         self.learned = new_painter(avatar, loop) if new_painter else None
-        self.painter = Painter(mouths, motion["mouth_similarity"], loop, mix)
+        self.shelf = new_shelf(mouths, motion["mouth_similarity"], loop)
+        self.mouths = len(mouths["weights"])
+        """How many painted ones there are."""
         self._mouth_weights: Floats = mouths["weights"]
         self._mouth_points: Floats = mouths["points"]
         self._similarity: Floats = motion["mouth_similarity"]
@@ -92,44 +98,49 @@ class Presenter:
             [motion["weights"], motion["head_quaternion"], motion["head_position"], gaze(motion["weights"])], 1
         )
 
-    def face(self, mouths: Floats, index: int, expression: Floats | None) -> Floats:
-        """[61]: the mouth as it was heard, or else as it is painted; everything else as the loop has it."""
-        values = np.array(self._loop_faces[index])
+    def face(self, mouths: Floats, index: Sequence[int], expression: Floats | None) -> Floats:
+        """[B, 61]: the mouth as it was heard, or else as it is painted; everything else as the loop has it."""
+        values = self._loop_faces[index]
         if expression is None:
-            expression = (mouths[:, None] * self._mouth_weights).sum(0)
-        values[:BLENDSHAPES][_SPOKEN] = expression[_SPOKEN]
+            expression = (mouths[:, :, None] * self._mouth_weights).sum(1)
+        values[:, :BLENDSHAPES][:, _SPOKEN] = expression[:, _SPOKEN]
         return values
 
-    def picture(self, mouths: Floats, index: int) -> Roi:
+    def pictures(self, slots: Sequence[int], mouths: Floats, index: Sequence[int]) -> list[Roi]:
         """Painted where the mouths have their lips and jaw, or else mixed of the mouths themselves."""
         if self.learned is not None:
-            return self.learned.paint(self.points(mouths, index), index)
-        return self.painter.paint(mouths, index)
+            return self.learned.paint(slots, self.points(mouths, index), index)
+        return self.shelf.paint(slots, mouths, index)
 
-    def points(self, mouths: Floats, index: int) -> Floats:
-        """[131, 3]: lips and jaw as painted, everything else as the loop has it."""
-        values = np.array(self._loop_points[index])
-        spoken = (mouths[:, None, None] * self._mouth_points[:, face.HOUSE_SPOKEN]).sum(0)
-        a, b, tx, ty = self._similarity[index]
-        values[face.HOUSE_SPOKEN, 0] = a * spoken[:, 0] - b * spoken[:, 1] + tx
-        values[face.HOUSE_SPOKEN, 1] = b * spoken[:, 0] + a * spoken[:, 1] + ty
-        values[face.HOUSE_SPOKEN, 2] = np.hypot(a, b) * spoken[:, 2]
+    def points(self, mouths: Floats, index: Sequence[int]) -> Floats:
+        """[B, 131, 3]: lips and jaw as painted, everything else as the loop has it."""
+        values = self._loop_points[index]
+        spoken = (mouths[:, :, None, None] * self._mouth_points[:, face.HOUSE_SPOKEN]).sum(1)
+        a, b, tx, ty = self._similarity[index].T[:, :, None]
+        values[:, face.HOUSE_SPOKEN, 0] = a * spoken[..., 0] - b * spoken[..., 1] + tx
+        values[:, face.HOUSE_SPOKEN, 1] = b * spoken[..., 0] + a * spoken[..., 1] + ty
+        values[:, face.HOUSE_SPOKEN, 2] = np.hypot(a, b) * spoken[..., 2]
         return values
 
-    def mesh(self, mouths: Floats, index: int) -> Floats | None:
-        """[468, 3]: the loop's, whose mouth is at rest, bent as the painted mouth is."""
+    def mesh(self, mouths: Floats, index: Sequence[int]) -> Floats | None:
+        """[B, 468, 3]: the loop's, whose mouth is at rest, bent as the painted mouth is."""
         if self._loop_mesh is None:
             return None
-        bend = np.tensordot(mouths, self._mouth_bends, 1)
-        a, b = self._similarity[index, :2]
-        x, y = a * bend[:, 0] - b * bend[:, 1], b * bend[:, 0] + a * bend[:, 1]
-        return np.asarray(self._loop_mesh[index] + np.stack([x, y, np.hypot(a, b) * bend[:, 2]], 1), np.float32)
+        bend = (mouths[:, :, None, None] * self._mouth_bends).sum(1)
+        a, b = self._similarity[index].T[:2, :, None]
+        x, y = a * bend[..., 0] - b * bend[..., 1], b * bend[..., 0] + a * bend[..., 1]
+        return np.asarray(self._loop_mesh[index] + np.stack([x, y, np.hypot(a, b) * bend[..., 2]], 2), np.float32)
 
 
 def gaze(weights: Floats) -> Floats:
     """[N, 52] → [N, 2]: yaw to the person's left and pitch up, in degrees."""
     left, right, up, down = (weights[:, _LOOK[way]].mean(1) for way in ("left", "right", "up", "down"))
     return np.asarray(GAZE_DEGREES * np.stack([left - right, up - down], 1), np.float32)
+
+
+def wanting(rows: Sequence[Row], wants: Wants) -> list[int]:
+    """Places of the rows that want any of these."""
+    return [place for place, row in enumerate(rows) if wants & row.wants]
 
 
 class Plain:
@@ -155,29 +166,55 @@ class Plain:
             [self._cards[row.avatar].lookahead for row in rows],
         )
         features = (perf_counter() - began) / len(rows)
-        return [self._answer(row, one, features) for row, one in zip(rows, heard, strict=True)]
+        outs: dict[int, Out] = {}
+        for name, presenter in self._presenters.items():
+            places = [place for place, row in enumerate(rows) if row.avatar == name]
+            if places:
+                answers = self._answer(presenter, [rows[place] for place in places], heard[places], features)
+                outs |= zip(places, answers, strict=True)
+        return [outs[place] for place in range(len(rows))]
 
-    def _answer(self, row: Row, heard: Floats, features: float) -> Out:
-        presenter = self._presenters[row.avatar]
+    def _answer(self, presenter: Presenter, rows: Sequence[Row], heard: Floats, features: float) -> list[Out]:
+        """Rows of one avatar. What nobody wants is not computed."""
         began = perf_counter()
-        index = row.loop_index % presenter.card.frames
+        index = [row.loop_index % presenter.card.frames for row in rows]
         expression = self._hearing.expression(heard)
-        by_mouths = Wants.POINTS | Wants.MESH | Wants.PICTURE | (Wants.FACE if expression is None else Wants.NOTHING)
-        mouths = self._hearing.weigh(presenter.choice, heard) if by_mouths & row.wants else UNPAINTED
-        points = presenter.points(mouths, index) if Wants.POINTS in row.wants else None
-        values = presenter.face(mouths, index, expression) if Wants.FACE in row.wants else None
-        mesh = presenter.mesh(mouths, index) if Wants.MESH in row.wants else None
-        moved = perf_counter()
-        roi = presenter.picture(mouths, index) if Wants.PICTURE in row.wants else None
-        return Out(
-            row.slot,
-            row.generation,
-            points=points,
-            face=values,
-            mesh=mesh,
-            roi=roi,
-            stage_seconds={"features": features, "landmarks": moved - began, "place": perf_counter() - moved},
+        shown = wanting(rows, BY_MOUTHS | (Wants.FACE if expression is None else Wants.NOTHING))
+        mouths = np.zeros((len(rows), presenter.mouths), np.float32)
+        if shown:
+            mouths[shown] = self._hearing.weigh(presenter.choice, heard[shown])
+
+        def each(want: Wants, say: Callable[[list[int]], Iterable[_Said] | None]) -> dict[int, _Said]:
+            """Place → what is said to those who want it."""
+            places = wanting(rows, want)
+            said = say(places) if places else None
+            return {} if said is None else dict(zip(places, said, strict=True))
+
+        def at(places: list[int]) -> tuple[Floats, list[int]]:
+            return mouths[places], [index[place] for place in places]
+
+        points = each(Wants.POINTS, lambda places: presenter.points(*at(places)))
+        faces = each(
+            Wants.FACE,
+            lambda places: presenter.face(*at(places), None if expression is None else expression[places]),
         )
+        meshes = each(Wants.MESH, lambda places: presenter.mesh(*at(places)))
+        moved = perf_counter()
+        rois = each(Wants.PICTURE, lambda places: presenter.pictures([rows[one].slot for one in places], *at(places)))
+        spent = {"landmarks": (moved - began) / len(rows), "place": (perf_counter() - moved) / len(rows)}
+        stages = {"features": features, **spent}
+        return [
+            Out(
+                row.slot,
+                row.generation,
+                points=points.get(place),
+                face=faces.get(place),
+                mesh=meshes.get(place),
+                roi=rois.get(place),
+                stage_seconds=stages,
+            )
+            for place, row in enumerate(rows)
+        ]
 
     def close(self) -> None:
         self._presenters.clear()
@@ -187,9 +224,9 @@ def open_presenters(
     packages: Sequence[Path],
     lookahead: int | None,
     new_painter: NewPainter | None = None,
-    new_mix: Callable[[], Mix] | None = None,
+    new_shelf: NewShelf = Shelf,
 ) -> list[Presenter]:
-    """Read and check the packages; `lookahead` overrides what they say. `new_mix` makes what mixes one's mouths."""
+    """Read and check the packages; `lookahead` overrides what they say."""
     avatars = [read_avatar(package) for package in packages]
     names = [avatar.name for avatar in avatars]
     if len(set(names)) < len(names):
@@ -200,7 +237,7 @@ def open_presenters(
         ahead = avatar.lookahead if lookahead is None else lookahead
         if not 0 <= ahead <= LOOKAHEAD_MOST:
             raise ValueError(f"{avatar.name}: the look-ahead is 0 to {LOOKAHEAD_MOST} frames, not {ahead}")
-        presenters.append(Presenter(avatar, ahead, new_painter, new_mix() if new_mix else None))
+        presenters.append(Presenter(avatar, ahead, new_painter, new_shelf))
     return presenters
 
 

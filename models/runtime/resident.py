@@ -22,8 +22,8 @@ from torch import Tensor
 from models.avatar import PackageError
 from models.runtime import Floats
 from models.runtime.devices import Device, Step, moved, sizes_of
-from models.runtime.networks import PLANES, MakeStage, Part
 from models.runtime.slots import batches, bucket, buckets
+from models.runtime.stages import PLANES, MakeStage, Part
 
 FRAMES_BYTES: Final = 1 << 30
 """What the frames of one stage may take of the device."""
@@ -115,7 +115,7 @@ class Frames:
 
 
 class ResidentStage:
-    """Implements `models.runtime.networks.Stage`."""
+    """Implements `models.runtime.stages.Stage`."""
 
     def __init__(self, part: Part, slots: int, device: Device, make: MakeNet, frames_bytes: int = FRAMES_BYTES) -> None:
         self._device = device

@@ -26,9 +26,10 @@ def buckets(slots: int) -> tuple[int, ...]:
     return tuple(size for size in BUCKETS if size < 2 * slots)
 
 
-def batches(rows: int) -> list[slice]:
-    """How many rows are cut into steps, when there are more than the largest bucket holds."""
-    return [slice(first, min(first + BUCKETS[-1], rows)) for first in range(0, rows, BUCKETS[-1])]
+def batches(rows: int, most: int | None = None) -> list[slice]:
+    """How many rows are cut into steps, when there are more than `most`: by default, than the largest bucket holds."""
+    most = most or BUCKETS[-1]
+    return [slice(first, min(first + most, rows)) for first in range(0, rows, most)]
 
 
 class Slots:

@@ -22,6 +22,7 @@ from models.runtime.devices import Cuda, Device
 from models.runtime.ear import LIPS
 from models.runtime.precision import mixed
 from models.runtime.resident import ears_on, stages_on
+from models.runtime.shelf_net import shelves_on
 from models.runtime.slots import buckets
 
 PRECISIONS: Final = ("f16", "f32")
@@ -146,4 +147,13 @@ def open_with(
             engine, there = cache.find(key)
         return EngineNet(trt, engine, there, sizes, here)
 
-    return assemble(packages, slots, lookahead, ears_on(here, make), stages_on(here, make), PRECISIONS, lips)
+    return assemble(
+        packages,
+        slots,
+        lookahead,
+        ears_on(here, make),
+        stages_on(here, make),
+        PRECISIONS,
+        lips,
+        shelves_on(here, slots),
+    )

@@ -27,13 +27,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from engine.limits import Limits, Rate
-from engine.protocol import HEADER_BYTES, Flag, Frame, Kind, pack_frame, parse_frame
+from engine.protocol.frames import HEADER_BYTES, Flag, Frame, Kind, pack_frame, parse_frame
 from engine.session import House, Pacing
 from engine.tokens import TokenError
 from engine.websocket import Admission, Patience, Stream, serve_websocket
 from models.rates import CHUNK
 from models.runtime import Wants
-from tests.engine.test_protocol import mutated
+from tests.engine.protocol.said import mutated
 from tests.fakes import vowel
 from tests.seats import FakeWorker
 

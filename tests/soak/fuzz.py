@@ -38,8 +38,8 @@ def unpacked(conversation: bytes) -> Iterator[str | bytes]:
 
 def conversation() -> tuple[Callable[[bytes], None], list[bytes]]:
     """What atheris calls, and where it begins. Imports what is looked at, so that atheris may look on."""
-    protocol, tests = import_module("engine.protocol"), import_module("tests.engine.test_protocol")
-    sound = protocol.pack_frame(protocol.Kind.AUDIO_IN, 1, 0, 0, -1, bytes(64))
+    reader, tests = import_module("engine.protocol.reader"), import_module("tests.engine.protocol.said")
+    sound = tests.sound_frame(bytes(64), flags=1)
     said: list[str | bytes] = [
         tests.HELLO,
         sound,
@@ -53,7 +53,7 @@ def conversation() -> tuple[Callable[[bytes], None], list[bytes]]:
     def converse(given: bytes) -> None:
         messages = list(unpacked(given))
         began = time.monotonic()
-        tests.check_conversation(protocol.ClientReader(0.0), messages)
+        tests.check_conversation(reader.ClientReader(0.0), messages)
         if (took := time.monotonic() - began) > MESSAGE_SECONDS * max(1, len(messages)):
             raise AssertionError(f"{len(messages)} messages took {took:.1f} s")
 

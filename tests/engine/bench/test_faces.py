@@ -11,7 +11,7 @@ from websockets.asyncio.server import serve
 from engine.bench import faces
 from engine.bench.faces import FacesPlan, Heard, Matches, crowd, masked, pieces, unmasked
 from engine.clock import RealClock
-from engine.protocol import Kind, pack_frame, parse_frame
+from engine.protocol.frames import Kind, pack_frame, parse_frame
 
 DELAY = 0.05
 

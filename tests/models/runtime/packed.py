@@ -11,9 +11,9 @@ from models.renderers.patch import Patch
 from models.renderers.placing import apply
 from models.runtime import Floats
 from models.runtime.compiled import Compiled
-from models.runtime.networks import on_host
 from models.runtime.packing import golden_frames, pack_painter
 from models.runtime.painting import GraphPainter
+from models.runtime.stages import on_host
 from tests.models.renderers.people import patch
 from tests.models.renderers.test_raster import mouth
 from tests.models.runtime.drawn import draw_package
@@ -42,8 +42,8 @@ def renderer() -> Patch:
     return one
 
 
-def pack(folder: Path) -> Path:
-    draw_package(folder, frames=FRAMES)
+def pack(folder: Path, name: str = "ellipse") -> Path:
+    draw_package(folder, name, frames=FRAMES)
     one = renderer()
     pack_painter(folder, one, one.mask.numpy(), similarity(), points(4))
     return folder

@@ -14,7 +14,7 @@ import numpy as np
 from models.rates import FACE, POINTS
 from models.runtime import AvatarCard, Out, Roi, Row, Wants
 
-WELL, NAN, FLAT, HANG, RAISE, CRASH, SLOW, WRONG, LEAK = (n / 16 for n in range(9))
+WELL, NAN, FLAT, HANG, RAISE, CRASH, SLOW, WRONG, LEAK, OOM = (n / 16 for n in range(10))
 
 LOOP = np.tile(np.arange(64, dtype=np.uint8), (5, 96, 1))
 
@@ -36,6 +36,8 @@ class Scripted:
             sleep(3600)
         if RAISE in orders:
             raise RuntimeError("an illegal address")
+        if OOM in orders:
+            raise MemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if CRASH in orders:
             os.kill(os.getpid(), signal.SIGSEGV)
         if SLOW in orders:

@@ -9,7 +9,7 @@ import pytest
 from models.avatar import PackageError, read_avatar
 from models.runtime.assembled import assemble, prove_one
 from models.runtime.compiled import Compiled
-from models.runtime.networks import Part, Stage, on_host
+from models.runtime.stages import Part, Stage, on_host
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.taught import teach_package
 

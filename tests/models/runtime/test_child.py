@@ -20,13 +20,15 @@ from tests.models.runtime import scripted
 class Owner:
     """What the worker does, without asyncio."""
 
-    def __init__(self, package: str = "anna", parent: int | None = None) -> None:
+    def __init__(
+        self, package: str = "anna", parent: int | None = None, backend: str = "tests.models.runtime.scripted"
+    ) -> None:
         lifeline, self.lifeline = os.pipe()
         self.status, status = os.pipe()
         self.rows_bell, self.outs_bell = os.eventfd(0), os.eventfd(0)
         self.rings_memory, loops = anonymous("rings"), anonymous("loops")
         orders = Orders(
-            backend="tests.models.runtime.scripted",
+            backend=backend,
             packages=[package],
             slots=2,
             lookahead=None,
@@ -113,6 +115,19 @@ def test_it_does_not_begin_when_its_parent_is_gone_already() -> None:
     owner = Owner(parent=1)
     assert owner.told() == {}
     assert owner.process.wait(timeout=5) == 1
+    owner.close()
+
+
+def test_it_tells_when_something_better_can_be_had(tmp_path: Path) -> None:
+    owner = Owner(str(tmp_path), backend="tests.models.runtime.improving")
+    told = owner.told()
+    assert told["improving"]
+    assert told["reason"].endswith("; it takes over as soon as it is built")
+    (tmp_path / "better").touch()
+    assert owner.told() == {"better": True}
+    owner.close()
+    owner = Owner(str(tmp_path), backend="tests.models.runtime.improving")
+    assert not owner.told()["improving"]
     owner.close()
 
 

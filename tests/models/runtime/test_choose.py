@@ -7,16 +7,17 @@ import pytest
 
 from models.avatar import PackageError
 from models.runtime import choose, engines
-from models.runtime.cache import EngineCache, NotBuilt
+from models.runtime.cache import NotBuilt
 from models.runtime.choose import open_runtime
 from tests.models.runtime import scripted
 from tests.models.runtime.drawn import draw_package
 
 
 def test_a_backend_is_found_by_its_module() -> None:
-    runtime, reason = open_runtime("tests.models.runtime.scripted", [Path("anna")], 2, 3)
+    runtime, reason, better = open_runtime("tests.models.runtime.scripted", [Path("anna")], 2, 3)
     assert runtime.cards["anna"].lookahead == 3
     assert reason == "tests.models.runtime.scripted: asked for"
+    assert better is None
 
 
 def test_an_unknown_name_says_which_there_are() -> None:
@@ -45,7 +46,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, backend: str, error: Exception) -> N
 
 
 def test_auto_says_what_it_took_and_why(tmp_path: Path, no_gpu: None) -> None:
-    runtime, reason = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1)
+    runtime, reason, _ = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1)
     assert list(runtime.cards) == ["ellipse"]
     assert reason.partition(":")[0] in ("openvino", "plain")
     assert "(no NVIDIA GPU" in reason
@@ -55,7 +56,7 @@ def test_auto_falls_back_on_the_rule_and_says_what_was_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_gpu: None
 ) -> None:
     refuse(monkeypatch, "openvino", RuntimeError("lips.onnx is missing"))
-    _, reason = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1)
+    reason = open_runtime("auto", [draw_package(tmp_path / "ellipse")], 1).reason
     assert reason == "plain: it needs nothing (no NVIDIA GPU; openvino is not to be had: lips.onnx is missing)"
 
 
@@ -64,7 +65,7 @@ def test_on_a_gpu_the_best_that_proves_itself_serves(
 ) -> None:
     refuse(monkeypatch, "tensorrt", RuntimeError("TensorRT is not installed"))
     monkeypatch.setattr("models.runtime.graphed.open", scripted.open)
-    runtime, reason = open_runtime("auto", [Path("anna")], 1)
+    runtime, reason, _ = open_runtime("auto", [Path("anna")], 1)
     assert list(runtime.cards) == ["anna"]
     assert reason == "graphed: the best that proved itself (tensorrt is not to be had: TensorRT is not installed)"
 
@@ -75,25 +76,32 @@ def test_a_gpu_backend_that_does_not_answer_as_the_reference_did_is_named_and_th
     refuse(monkeypatch, "tensorrt", PackageError("demo: in f32 its luma differ from the reference by 30"))
     refuse(monkeypatch, "graphed", RuntimeError("it differs from the reference by 0.2"))
     monkeypatch.setattr("models.runtime.openvino.open", scripted.open)
-    _, reason = open_runtime("auto", [Path("anna")], 1)
+    _, reason, _ = open_runtime("auto", [Path("anna")], 1)
     assert reason.startswith("openvino: the best that proved itself (tensorrt is not to be had: demo: in f32 its luma")
     assert "graphed is not to be had: it differs from the reference by 0.2" in reason
 
 
-def test_engines_that_are_missing_are_built_beside_it_once_while_graphed_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: None
+def test_engines_that_are_missing_are_what_is_better_while_graphed_serves(
+    monkeypatch: pytest.MonkeyPatch, gpu: None
 ) -> None:
     begun: list[tuple[list[Path], int]] = []
     refuse(monkeypatch, "tensorrt", NotBuilt("its engine is truncated: 3 bytes of 5"))
     monkeypatch.setattr("models.runtime.graphed.open", scripted.open)
-    monkeypatch.setattr(engines, "build_beside", lambda packages, slots, log: begun.append((list(packages), slots)))
-    _, reason = open_runtime("auto", [Path("anna")], 5)
-    assert begun == [([Path("anna")], 5)]
+    monkeypatch.setattr(engines, "built", lambda packages, slots, cache: begun.append((list(packages), slots)) or True)
+    _, reason, better = open_runtime("auto", [Path("anna")], 5)
     assert reason.startswith("graphed: the best that proved itself (tensorrt is not to be had: its engine is truncated")
-    assert "being built for the next start; `liveface engine list` says how far it is" in reason
-    monkeypatch.setattr(EngineCache, "building", lambda _: {"a": "on its way"})
-    open_runtime("auto", [Path("anna")], 5)
-    assert len(begun) == 1
+    assert begun == []  # whoever serves decides when
+    assert better is not None
+    assert better()
+    assert begun == [([Path("anna")], 5)]
+
+
+def test_a_backend_of_ones_own_may_say_what_is_better(tmp_path: Path) -> None:
+    _, _, better = open_runtime("tests.models.runtime.improving", [tmp_path], 1)
+    (tmp_path / "better").touch()
+    assert better is not None
+    assert better()
+    assert open_runtime("tests.models.runtime.improving", [tmp_path], 1).better is None
 
 
 @pytest.mark.parametrize(("status", "log"), [(1, "liveface engine build: torch sees no NVIDIA GPU\n"), (-11, "")])

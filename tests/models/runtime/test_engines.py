@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +95,22 @@ def test_building_beside_is_a_process_of_its_own_that_writes_down_what_it_said(t
     process = engines.build_beside([tmp_path / "nobody"], 3, tmp_path / "cache" / "building.log")
     assert process.wait(60) == 1
     assert "liveface engine build: " in (tmp_path / "cache" / "building.log").read_text()
+
+
+@pytest.mark.parametrize("status", [0, 1, -11])
+def test_who_waits_for_engines_waits_for_others_first_and_then_has_them_proven(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Another builds the same: nothing is begun before it is done. What was built then is found, not built again."""
+    looked = iter([{"a": "half"}, {"a": "nearly"}, {}])
+    begun: list[tuple[int, Path]] = []
+
+    def build_beside(packages: list[Path], slots: int, log: Path) -> object:
+        begun.append((slots, log))
+        return SimpleNamespace(wait=lambda: status)
+
+    monkeypatch.setattr(EngineCache, "building", lambda _: next(looked))
+    monkeypatch.setattr(engines, "sleep", lambda seconds: begun == [] or pytest.fail("too early"))
+    monkeypatch.setattr(engines, "build_beside", build_beside)
+    assert engines.built([Path("anna")], 4, cache.root) == (status == 0)
+    assert begun == [(4, cache.root / "building.log")]

@@ -23,8 +23,8 @@ def test_everything_is_recorded_when_it_opens_and_nothing_later(tmp_path: Path, 
     packages = [draw_package(tmp_path / "ellipse"), teach_package(tmp_path / "net")]
     runtime = graphed.open_on(device, packages, 3, None, voice / "lips.onnx")
     recorded = device.recordings
-    # the ear for 1, 2, 4 rows; step and paint for 1 and 2 to prove themselves, and for 1, 2, 4 to serve
-    assert recorded == 3 + 2 * 2 + 2 * 3
+    # the ear and the shelf for 1, 2, 4 rows; step and paint for 1 and 2 to prove themselves, and for 1, 2, 4 to serve
+    assert recorded == 3 + 3 + 2 * 2 + 2 * 3
     sound = babble(3, 0)
     for n in range(3):
         names = ["ellipse", "net", "net"][: n + 1]

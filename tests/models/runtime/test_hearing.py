@@ -130,9 +130,9 @@ def test_the_rule_keeps_sessions_apart() -> None:
 
 
 def test_weights_are_told_as_they_were_heard_but_for_the_faintest() -> None:
-    heard = np.zeros(52, np.float32)
-    heard[:3] = 0.03, 0.52, 1.0
+    heard = np.zeros((1, 52), np.float32)
+    heard[0, :3] = 0.03, 0.52, 1.0
     expression = ByVoice(Counter(), 1).expression(heard)
     assert expression is not None
-    np.testing.assert_allclose(expression[:3], [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(expression[0, :3], [0, 0.5, 1], atol=1e-6)
     assert ByRule(1).expression(heard) is None

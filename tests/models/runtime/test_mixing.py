@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.runtime.mixing import Mixing
-from models.runtime.mouths import mixed
+from models.runtime.shelf import mixed
 
 
 @pytest.fixture(scope="module")

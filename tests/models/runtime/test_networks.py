@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from models.avatar import PackageError, read_avatar, seal
+from models.rates import DENSE_POINTS, POINTS
 from models.runtime import Row, Runtime, Wants, openvino
 from models.runtime.compiled import Compiled
-from models.runtime.networks import Learned, Networks, Stage, on_host, padded
+from models.runtime.networks import Learned, Networks
+from models.runtime.stages import Stage, on_host
 from tests.models.runtime.drawn import draw_package
 from tests.models.runtime.taught import loudness, teach_package
 from tests.models.runtime.voices import babble, vowel
@@ -145,6 +147,29 @@ def test_a_package_whose_graphs_do_not_answer_as_the_reference_did_is_refused(
         Learned(read_avatar(package), 1, on_host(Compiled))
 
 
+def test_a_mesh_follows_the_points_that_speech_moves(tmp_path: Path) -> None:
+    package = teach_package(tmp_path / "net")
+    rest = load_file(str(package / "loop.safetensors"))["points"]
+    follows = np.zeros((DENSE_POINTS, POINTS), np.float32)
+    follows[7, 3], follows[8, 3] = 1.0, 0.5
+    loop = np.zeros((len(rest), DENSE_POINTS, 3), np.float32)
+    save_file({"loop": loop, "follows": follows}, str(package / "mesh.safetensors"))
+    seal(package)
+    learned = Learned(read_avatar(package), 1, on_host(Compiled))
+    sound = babble(2, 1)
+    assert learned.answer([row(0, sound, 0)])[0].mesh is None
+    out = learned.answer([row(0, sound, 1, Wants.MESH | Wants.POINTS)])[0]
+    assert out.points is not None
+    assert out.mesh is not None
+    moved = out.points[3] - rest[1, 3]
+    np.testing.assert_allclose(out.mesh[7:9], [moved, moved / 2], atol=1e-4)
+    assert not out.mesh[9:].any()
+    save_file({"loop": loop[1:].copy(), "follows": follows}, str(package / "mesh.safetensors"))
+    seal(package)
+    with pytest.raises(PackageError, match="of another loop"):
+        Learned(read_avatar(package), 1, on_host(Compiled))
+
+
 def test_a_graph_that_does_not_answer_with_what_is_needed_is_refused_by_name(tmp_path: Path) -> None:
     package = teach_package(tmp_path / "net")
     graph = onnx.load(str(package / "graphs" / "paint.onnx"))
@@ -187,7 +212,3 @@ def test_a_painter_without_a_state_and_another_look_ahead(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="was taught with a look-ahead of 2 frames, not 1"):
         Learned(avatar, 1, on_host(Compiled), lookahead=1)
     networks.close()
-
-
-def test_padding_is_made_of_numbers_that_a_network_knows() -> None:
-    assert padded(np.array([[3.0], [4.0], [5.0]]), 4)[:, 0].tolist() == [3, 4, 5, 3]

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from models.avatar import read_avatar
-from models.runtime.networks import PLANES
 from models.runtime.packing import golden_frames
+from models.runtime.stages import PLANES
 from tests.models.runtime.packed import FRAMES, pack
 
 

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file, save_file
 from models.avatar import PackageError, decode_loop, read_avatar, seal
 from models.runtime import Roi, Row, Wants, openvino
 from models.runtime.compiled import Compiled
-from models.runtime.networks import on_host
 from models.runtime.packing import Painter
 from models.runtime.painting import Under, frames_of, planes_of
+from models.runtime.stages import on_host
 from tests.models.runtime.packed import FRAMES, pack, painter, points, renderer, similarity
 from tests.models.runtime.voices import vowel
 
@@ -30,7 +30,7 @@ def test_openvino_paints_what_torch_paints(package: Path, precision: str) -> Non
     one = renderer()
     theirs = Painter(one, decode_loop(read_avatar(package)), similarity(), one.mask.numpy())
     for index, where in enumerate(points(3)):
-        difference = np.abs(ours.paint(where, index).luma - theirs.painted(where, index))
+        difference = np.abs(ours.paint([0], where[None], [index])[0].luma - theirs.painted(where, index))
         assert difference.max() < (1.0 if precision == "f32" else 6.0)
 
 
@@ -38,7 +38,7 @@ def test_outside_the_mask_the_loop_is_bit_for_bit_the_loop(package: Path) -> Non
     avatar = read_avatar(package)
     loop = decode_loop(avatar)
     for precision in ("f32", "bf16"):
-        roi = painter(package, (precision,)).paint(points(2)[1], 5)
+        roi = painter(package, (precision,)).paint([0], points(2)[1:], [5])[0]
         luma, u, v = planes_of(loop[5])
         height, width = roi.luma.shape
         under = luma[roi.y : roi.y + height, roi.x : roi.x + width]
@@ -54,7 +54,7 @@ def test_outside_the_mask_the_loop_is_bit_for_bit_the_loop(package: Path) -> Non
 def test_landmarks_of_any_kind_are_painted(package: Path, spoil: float) -> None:
     where = points(1)[0].copy()
     where[5:40] = spoil
-    roi = painter(package).paint(where, 0)
+    roi = painter(package).paint([0], where[None], [0])[0]
     assert roi.luma.dtype == np.uint8
     assert np.ptp(roi.luma) > 0
 
@@ -110,7 +110,7 @@ def test_a_plain_avatar_with_a_painter_is_painted_by_it(
         return outs[-1].roi
 
     learned = seen(package)
-    assert learned.luma.shape == painter(package).paint(points(1)[0], 0).luma.shape
+    assert learned.luma.shape == painter(package).paint([0], points(1), [0])[0].luma.shape
     assert not caplog.records
 
 

@@ -12,8 +12,8 @@ from models.avatar import PackageError
 from models.runtime import resident
 from models.runtime.devices import Unrecorded
 from models.runtime.interpreted import Interpreted
-from models.runtime.networks import PLANES, Part
 from models.runtime.resident import Frames, ResidentEar, ResidentStage, ears_on
+from models.runtime.stages import PLANES, Part
 from tests.models.runtime import taught
 from tests.models.runtime.recording import RecordingDevice
 

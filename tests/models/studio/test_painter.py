@@ -12,8 +12,8 @@ from models.avatar import decode_loop, read_avatar
 from models.renderers.fit import Settings
 from models.renderers.placing import apply
 from models.runtime.compiled import Compiled
-from models.runtime.networks import on_host
 from models.runtime.painting import GraphPainter
+from models.runtime.stages import on_host
 from models.studio import painter
 from models.studio.record import labels_beside
 from tests.models.renderers.people import patch, pictures, speaks
@@ -51,7 +51,7 @@ def test_a_film_becomes_a_painter_beside_the_shelf(tmp_path: Path) -> None:
     assert avatar.kind == "plain"
     proved = GraphPainter(avatar, decode_loop(avatar), on_host(Compiled), ("f32",))
     points = load_file(str(folder / "graphs" / "golden.safetensors"))["points"]
-    assert np.ptp(proved.paint(points[2], 3).luma) > 0
+    assert np.ptp(proved.paint([0], points[2:3], [3])[0].luma) > 0
     assert renderer.size == 128
 
 

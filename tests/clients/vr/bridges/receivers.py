@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clients.python import Face
-from engine.protocol import head_in
+from engine.protocol.coords import head_in
 from engine.websocket import Stream
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clients.vr.bridges import live_link_face
-from engine.protocol import head_in
+from engine.protocol.coords import head_in
 from engine.websocket import Stream
 from models.face import ARKIT_52
 from tests.clients.streams import a_stream, write_speech
