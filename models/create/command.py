@@ -27,7 +27,7 @@ from models.avatar import Avatar, PackageError, Shelf, check_name, default_shelf
 from models.create import agree, consent, loop, package, report
 from models.create.evaluate import evaluate
 from models.create.film import FootageError
-from models.create.fit import QUALITIES, Piece, Told, fit_head, fit_renderer
+from models.create.fit import QUALITIES, Piece, Told, fit_head, fit_renderer, fit_rule
 from models.create.scene import scene_of
 from models.create.speaker import Speaker
 from models.create.track import Track, tracked
@@ -157,6 +157,7 @@ def create(wish: Wish, console: Console) -> Avatar:
     with _bars(console) as bars:
         told = bars("lips and jaw", quality.head_steps, "held-out cost {:.3f}")
         trainer = fit_head(learned, held, room / "head", quality, wish.lookahead, device, told)
+        rule = fit_rule(trainer, learned, held)
         told = bars("pictures", quality.renderer_steps, "held-out lips {:.1f} dB")
         renderer = fit_renderer(learned, held, room / "renderer", quality, told).cpu()
     head, ear = trainer.network.cpu(), trainer.hearing.cpu()
@@ -169,7 +170,7 @@ def create(wish: Wish, console: Console) -> Avatar:
     with tempfile.TemporaryDirectory(dir=wish.shelf.root, prefix=".creating-") as temporary:
         folder = Path(temporary) / wish.name
         folder.mkdir()
-        package.write(folder, card, scene, trainer, Speaker(head, ear).eval(), renderer)
+        package.write(folder, card, scene, trainer, Speaker(head, ear, rule.cpu()).eval(), renderer)
         with console.status("measuring"):
             measured = _within(held, MEASURED_SECONDS)
             scores = evaluate(read_avatar(folder), measured, [piece.clip.points for piece in learned])

@@ -6,7 +6,9 @@ live       the voice of a clip goes through the served package, 40 ms at a time,
            come out (another head: the loop's) are tracked by MediaPipe as the truth was. This is what a viewer gets.
 repainted  the clip's own frames with the mouth that the networks predict: pixels can be held against the truth.
 
-Beside each stands the same with a mouth that never moves. Definitions are those of `models.metrics`.
+Where the truth is the studio's, both are held against the film as MediaPipe sees it: a tracker differs from a rig by
+more than a good avatar from its film. Beside each stands the same with a mouth that never moves. Definitions are those
+of `models.metrics`.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from models.create.film import Floats, FootageError, Picture
 from models.create.fit import Piece, scaled_points, seen
 from models.create.live import opened, performed
 from models.create.loop import pieces
+from models.create.phones import closures, complexion_of, gaps_seen, phones_of
 from models.create.repaint import Person, person_of, posed, repainted, said
 from models.create.track import tracked
 from models.create.watch import mesh_of
@@ -81,39 +84,48 @@ def evaluate(
     still = torch.from_numpy(usual[face.HOUSE_SPOKEN]).float()
     pixels: dict[str, list[dict[str, float]]] = {"repainted": [], "static mouth": []}
     distances: list[float] = []
-    phones = [_phones(piece) for piece in held]
+    phones = [phones_of(piece) for piece in held]
+    complexion = complexion_of(avatar) if any(phones) else None
+    gaps: dict[str, list[tuple[Array, Sequence[metrics.Phone]]]] = {"live": [], "repainted": [], "truth": []}
     for number, piece in enumerate(held):
         told(f"{number + 1} of {len(held)}: live")
         clip = piece.clip
         truth = _normal(person, clip.points)
-        first = number * 37
-        shown = [picture for picture, _ in performed(runtime, clip.audio, first)]
-        found = np.stack(list(mesh_of(iter(shown))))
-        live.append(_performance(truth, _filled(_normal(person, _filled(found))), clip.speech, phones[number]))
-        spoken = said(person, clip.audio)
-        foretold = truth.copy()
-        foretold[:, face.HOUSE_SPOKEN] = spoken.numpy()
-        network.append(_performance(truth, foretold, clip.speech, phones[number]))
-        scores.openings.append((metrics.opening(truth), metrics.opening(live[-1].prediction)))
-        if number == 0:
-            scores.film_audio, scores.shown = clip.audio, [*found]
-        told(f"{number + 1} of {len(held)}: repainted")
         own = scaled_points(piece)
         frames = [
             picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2] for picture in seen([piece])[0].pictures
         ]
+        seen_by = _filled(np.stack(list(mesh_of(iter(frames))))) if piece.track.labelled else own
+        tracked_truth = _normal(person, seen_by) if piece.track.labelled else truth
+        first = number * 37
+        shown = [picture for picture, _ in performed(runtime, clip.audio, first)]
+        found = np.stack(list(mesh_of(iter(shown))))
+        live.append(_performance(tracked_truth, _normal(person, _filled(found)), clip.speech, phones[number]))
+        spoken = said(person, clip.audio)
+        foretold = truth.copy()
+        foretold[:, face.HOUSE_SPOKEN] = spoken.numpy()
+        network.append(_performance(truth, foretold, clip.speech, phones[number]))
+        scores.openings.append((metrics.opening(tracked_truth), metrics.opening(live[-1].prediction)))
+        if number == 0:
+            scores.film_audio, scores.shown = clip.audio, [*found]
+        told(f"{number + 1} of {len(held)}: repainted")
         if number == 0:
             scores.film = list(zip(frames, shown, strict=False))
+        if complexion is not None:
+            gaps["live"].append((gaps_seen(shown, _filled(found), complexion), phones[number]))
+            gaps["truth"].append((gaps_seen(frames, own, complexion), phones[number]))
         for name, mouth in (("repainted", spoken), ("static mouth", still.expand(len(own), -1, -1))):
             made = list(repainted(person, iter(frames), own, posed(person, mouth, own)))
             pixels[name] += [_compared(own[at], frames[at], made[at]) for at in range(2, len(made), PICTURES_EVERY)]
             if name == "repainted":
                 again = _filled(np.stack(list(mesh_of(iter(made)))))
-                distances += np.linalg.norm((again - own)[:, face.LIPS, :2], axis=-1).mean(-1).tolist()
-                repaint.append(_performance(truth, _normal(person, again), clip.speech, phones[number]))
+                distances += np.linalg.norm((again - seen_by)[:, face.LIPS, :2], axis=-1).mean(-1).tolist()
+                repaint.append(_performance(tracked_truth, _normal(person, again), clip.speech, phones[number]))
+                if complexion is not None:
+                    gaps["repainted"].append((gaps_seen(made, again, complexion), phones[number]))
                 scores.sheet += _chosen(own, frames, made)
     runtime.close()
-    static = [metrics.Performance(p.truth, _static(p.truth, usual), p.speech, p.phones) for p in live]
+    static = [metrics.Performance(p.truth, _static(p.truth, usual), p.speech, p.phones) for p in network]
     neutral = person.speaker.head.reference.numpy()
     rows = {"live": live, "repainted": repaint, "networks alone": network, "static mouth": static}
     scores.motion = {name: metrics.landmark_scores(clips, neutral) for name, clips in rows.items()}
@@ -122,8 +134,10 @@ def evaluate(
     scores.pictures = {name: _mean(each) for name, each in pixels.items()}
     scores.pictures["repainted"]["lmd"] = float(np.mean(distances))
     if any(phones):
-        scores.phones = {name: _closures(clips) for name, clips in rows.items()}
-        scores.phones["truth"] = _closures([metrics.Performance(p.truth, p.truth, p.speech, p.phones) for p in live])
+        rows["truth"] = [metrics.Performance(p.truth, p.truth, p.speech, p.phones) for p in network]
+        scores.phones = {name: closures(clips) for name, clips in rows.items()}
+        for name, seen_gaps in gaps.items():
+            scores.phones[name] |= metrics.gaps(seen_gaps)
     scores.sheet = _spread(scores.sheet, 12)
     return scores
 
@@ -179,26 +193,6 @@ def _compared(points: Floats, true: Picture, made: Picture) -> dict[str, float]:
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     names = sorted({name for row in rows for name in row})
     return {name: float(np.mean([row[name] for row in rows if np.isfinite(row.get(name, np.nan))])) for name in names}
-
-
-def _closures(clips: Sequence[metrics.Performance]) -> dict[str, float]:
-    widths = [metrics.mouth_width(clip.truth) for clip in clips]
-    told = [(metrics.relative_opening(c.prediction, w), c.phones) for c, w in zip(clips, widths, strict=True)]
-    return {**metrics.closures(told), **metrics.lip_auc(told)}
-
-
-def _phones(piece: Piece) -> list[metrics.Phone]:
-    """Of the studio's labels, where they lie beside the film; in seconds of the piece."""
-    labels = piece.path.with_suffix(".labels.npz")
-    if not labels.is_file():
-        return []
-    begin, end = piece.frames.start / FRAME_RATE, piece.frames.stop / FRAME_RATE
-    with np.load(labels, allow_pickle=False) as file:
-        if "phones" not in file:
-            return []
-        told = [(str(name), float(start), float(stop)) for start, stop, name in file["phones"].tolist()]
-    within = [(name, start, stop) for name, start, stop in told if start >= begin and stop <= end]
-    return [metrics.Phone(name, start - begin, stop - begin) for name, start, stop in within]
 
 
 def _chosen(points: Floats, frames: Sequence[Picture], made: Sequence[Picture]) -> list[tuple[Picture, Picture]]:

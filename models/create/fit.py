@@ -15,17 +15,23 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models.create.film import Floats, Picture, pictures
+from models.create.rule import Rule, features
+from models.create.speaker import encoder_of
 from models.create.track import Track
 from models.create.watch import MOST_SIDE
+from models.landmarks.head import Head
 from models.rates import FRAME_RATE
 from models.renderers import fit as painting
 from models.renderers.patch import Patch
 from models.runtime.eager import VOICE
 from models.train import Clip, Config, Trainer, conditions_of, hear, late
+from models.voice import CODE, Heard
 
 HEARING: Final = "voice+mel"
+RATE: Final = 4e-3
 LOOK_EVERY: Final = 100
 """Steps of the head between two looks at what is held out."""
 
@@ -92,6 +98,7 @@ def fit_head(
         voice=VOICE,
         lookahead=lookahead,
         steps=quality.head_steps,
+        rate=RATE,
         checkpoint_every=LOOK_EVERY,
     )
     trainer = Trainer(config, [piece.clip for piece in learned], device)
@@ -122,6 +129,29 @@ def fit_head(
         trainer.network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no dict
     trainer.network.eval()
     return trainer
+
+
+@torch.no_grad()
+def fit_rule(trainer: Trainer, learned: Sequence[Piece], held: Sequence[Piece]) -> Rule:
+    """The rule beside the head, and how far held-out footage lets the head be trusted."""
+    head, ahead = trainer.network, trainer.network.lookahead
+    assert isinstance(head, Head)
+
+    def told(clip: Clip) -> tuple[Tensor, Heard, Tensor]:
+        """What the head says, what the encoder hears and where the lips are, in the frames of the clip."""
+        row = hear(trainer.hearing, clip, ahead)
+        conditions = conditions_of(clip.points, trainer.mesh)
+        conditions = type(conditions)(*(part.to(trainer.device) for part in conditions))
+        true = head.truth(torch.tensor(clip.points, device=trainer.device)[None], conditions)
+        said, _ = head.components(row, head.begin(conditions.identity))
+        heard = encoder_of(trainer.hearing).hear(row[..., :CODE], ahead)
+        return said[:, ahead:], Heard(*(part[:, ahead:] for part in heard)), true
+
+    examples = [told(piece.clip) for piece in learned]
+    rule = Rule(len(head.spread)).to(trainer.device)
+    rule.fit([features(heard)[0] for _, heard, _ in examples], [head.weights(true)[0] for _, _, true in examples])
+    rule.judge(head, [told(piece.clip) for piece in held])
+    return rule
 
 
 @torch.no_grad()

@@ -4,14 +4,12 @@ Written into a directory that nobody serves yet; `Shelf.install` verifies it and
 all.
 """
 
-import io
 import json
 import logging
 import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,20 +20,23 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import save_file as save_contiguous
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import face
 from models.avatar import decode_loop, file_digest, read_avatar, seal
+from models.create.dense import follows
 from models.create.film import Floats, Picture
 from models.create.speaker import Flat, Speaker
+from models.encoding import encode, jpeg
 from models.landmarks import EYES_APART, pose_of
-from models.rates import BLENDSHAPES, FACE, FRAME_RATE
+from models.rates import BLENDSHAPES, CHUNK, DENSE_POINTS, FACE
 from models.renderers.fit import save as save_renderer
 from models.renderers.patch import Patch
-from models.renderers.placing import place_rows, rectangles, smoothed, towards, warped
+from models.renderers.placing import smoothed, towards
 from models.runtime.eager import VOICE
 from models.runtime.graphs import MOST_ROWS, OPSET, unsigned
 from models.runtime.hearing import GOLDEN_STEPS
+from models.runtime.packing import Painter
 from models.runtime.plain import gaze
 from models.runtime.proof import golden_sound
 from models.streaming import leaves
@@ -73,32 +74,37 @@ def write(folder: Path, card: Card, scene: Scene, trainer: Trainer, speaker: Spe
     (folder / "weights").mkdir(parents=True)
     (folder / "graphs").mkdir()
     encode(scene.pictures, folder / "loop.mp4")
-    (folder / "portrait.jpg").write_bytes(jpeg(scene.pictures[0]))
+    (folder / "portrait.jpg").write_bytes(jpeg(scene.pictures[0], coarsest=4))
     (folder / "avatar.toml").write_text(_card(card))
     if card.consent is not None:
         (folder / "consent.json").write_bytes(card.consent)
-    _weights(folder / "weights", trainer, renderer)
     similarity = towards(scene.points, renderer.face.numpy())
-    frames = {**_poses(scene, trainer), "similarity": similarity}
-    save_arrays(_motion(scene, frames, renderer), str(folder / "loop.safetensors"))
+    poses = _poses(scene, trainer)
+    save_arrays(_motion(scene, poses, similarity), str(folder / "loop.safetensors"))
+    mesh = {
+        "loop": scene.points[:, :DENSE_POINTS].astype(np.float32),
+        "follows": follows([clip.points for clip in trainer.clips], trainer.mesh),
+    }
+    save_arrays(mesh, str(folder / "mesh.safetensors"))
     seal(folder)
-    frames |= _rectangles(decode_loop(read_avatar(folder)), frames["similarity"], renderer)
-    stored = {name: array if array.dtype == np.uint8 else array.astype(np.float32) for name, array in frames.items()}
-    save_arrays(stored, str(folder / "graphs" / "frames.safetensors"))
-    rows = {name: torch.from_numpy(array.astype(np.float32)) for name, array in stored.items()}
-    speaking, painting = Flat(speaker).eval(), Painting(renderer).eval()
-    (folder / "graphs" / "step.onnx").write_bytes(export_step(speaking, rows))
-    (folder / "graphs" / "paint.onnx").write_bytes(export_paint(painting, rows))
+    painter = Painter(renderer, decode_loop(read_avatar(folder)), similarity, renderer.mask.numpy())
+    _weights(folder / "weights", trainer, speaker, renderer)  # as the painter rounded them
+    frames = {name: array.astype(np.float32) for name, array in {**poses, **painter.frames()}.items()}
+    save_arrays(frames, str(folder / "graphs" / "frames.safetensors"))
+    rows = {name: torch.from_numpy(array) for name, array in frames.items()}
+    (folder / "graphs" / "step.onnx").write_bytes(export_step(Flat(speaker).eval(), rows))
+    (folder / "graphs" / "prepare.onnx").write_bytes(painter.prepare_graph())
+    house = torch.from_numpy(scene.points[[0, -1]][:, face.HOUSE].astype(np.float32))
+    (folder / "graphs" / "paint.onnx").write_bytes(painter.paint_graph(house))
     silence = {f"step.state_{n}": leaf.numpy() for n, leaf in enumerate(leaves(speaker.silence(1)))}
     save_arrays(silence, str(folder / "graphs" / "silence.safetensors"))
-    save_arrays(_golden(speaker, painting, rows), str(folder / "golden.safetensors"))
+    save_arrays(_golden(speaker, painter, rows), str(folder / "golden.safetensors"))
     seal(folder)
 
 
 # --- What each loop frame gives --------------------------------------------------------------------------------------
 
 STEP_FRAMES: Final = ("scale", "rotation", "shift", "upper", "still")
-PAINT_FRAMES: Final = ("similarity", "place", "luma", "u", "v", "patch")
 
 
 def _poses(scene: Scene, trainer: Trainer) -> dict[str, Array]:
@@ -127,27 +133,10 @@ def _poses(scene: Scene, trainer: Trainer) -> dict[str, Array]:
     }
 
 
-def _rectangles(loop: npt.NDArray[np.uint8], similarity: Floats, renderer: Patch) -> dict[str, Array]:
-    """Where the mouth goes in each frame of the encoded loop, and what is there; bytes."""
-    height, width = loop.shape[1] * 2 // 3, loop.shape[2]
-    high, wide, corner = rectangles(renderer.mask.numpy(), similarity, width, height)
-    luma, u, v, patches = [], [], [], []
-    for frame, (x, y), there in zip(loop, corner.tolist(), similarity, strict=True):
-        chroma = frame[height:].reshape(2, height // 2, width // 2)
-        half = np.s_[y // 2 : (y + high) // 2, x // 2 : (x + wide) // 2]
-        luma.append(frame[y : y + high, x : x + wide])
-        u.append(chroma[0][half])
-        v.append(chroma[1][half])
-        patches.append(warped(rgb_of(frame), there, renderer.size).transpose(2, 0, 1))
-    places = corner.astype(np.float32)
-    stacked = {"luma": luma, "u": u, "v": v, "patch": patches}
-    return {"corner": places, "place": places, **{name: np.stack(planes) for name, planes in stacked.items()}}
-
-
-def _motion(scene: Scene, frames: Mapping[str, Array], renderer: Patch) -> dict[str, Array]:
+def _motion(scene: Scene, frames: Mapping[str, Array], similarity: Floats) -> dict[str, Array]:
     weights = frames["still"][:, :BLENDSHAPES]
     return {
-        "mouth_similarity": frames["similarity"].astype(np.float32),
+        "mouth_similarity": similarity.astype(np.float32),
         "points": scene.points[:, face.HOUSE].astype(np.float32),
         "head_quaternion": np.ascontiguousarray(frames["still"][:, BLENDSHAPES : BLENDSHAPES + 4]),
         "head_position": np.ascontiguousarray(frames["still"][:, BLENDSHAPES + 4 : BLENDSHAPES + 7]),
@@ -166,58 +155,17 @@ def _quaternion(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 # --- Graphs ----------------------------------------------------------------------------------------------------------
 
 
-class Painting(nn.Module):
-    """What the painter's graph computes, of arrays as they lie in `frames.safetensors`.
-
-    The sketch goes out beside the picture: whoever computes in half precision keeps whole what leads to an output.
-    """
-
-    def __init__(self, renderer: Patch) -> None:
-        super().__init__()
-        self.renderer = renderer
-
-    def forward(
-        self, points: Tensor, similarity: Tensor, place: Tensor, luma: Tensor, u: Tensor, v: Tensor, patch: Tensor
-    ) -> tuple[Tensor, ...]:
-        under = {"similarity": similarity, "corner": place, "luma": luma, "u": u, "v": v}
-        rows = {**under, **self.renderer.look(patch / 255)}
-        rows |= self.renderer.precisely(rows, points)
-        painted, mask, _ = self.renderer.draw(rows, points, points[:, 0, :0], ())
-        return (*place_rows(under, painted, mask), rows["sketch"])
-
-
 def export_step(speaking: Flat, rows: Mapping[str, Tensor]) -> bytes:
     state = leaves(speaking.speaker.silence(2))
-    names = [f"frame_{name}" for name in STEP_FRAMES]
-    given = (torch.zeros(2, 640), *(_two(rows[name]) for name in STEP_FRAMES), *state)
-    return _exported(
-        speaking,
-        given,
-        ["x", *names, *(f"state_{n}" for n in range(len(state)))],
-        ["points", "face", *(f"after_{n}" for n in range(len(state)))],
-    )
-
-
-def export_paint(painting: Painting, rows: Mapping[str, Tensor]) -> bytes:
-    given = (torch.zeros(2, len(face.HOUSE), 3) + 50, *(_two(rows[name]) for name in PAINT_FRAMES))
-    names = ["points", *(f"frame_{name}" for name in PAINT_FRAMES)]
-    return _exported(painting, given, names, ["luma", "u", "v", "sketch"])
-
-
-def _two(rows: Tensor) -> Tensor:
-    return rows[:1].expand(2, *rows.shape[1:]).contiguous()
-
-
-def _exported(layer: nn.Module, given: tuple[Tensor, ...], names: list[str], answers: list[str]) -> bytes:
-    batch = torch.export.Dim("batch", min=1, max=MOST_ROWS)
-    fixed, rest = _signature(layer, given)
-    shapes: tuple[Any, ...] = tuple({0: batch} for _ in range(fixed))
-    if rest:
-        shapes = (*shapes, tuple({0: batch} for _ in range(rest)))
+    given = (torch.zeros(2, CHUNK), *(_two(rows[name]) for name in STEP_FRAMES), *state)
+    names = ["x", *(f"frame_{name}" for name in STEP_FRAMES), *(f"state_{n}" for n in range(len(state)))]
+    answers = ["points", "face", *(f"after_{n}" for n in range(len(state)))]
+    batch = {0: torch.export.Dim("batch", min=1, max=MOST_ROWS)}
+    shapes: tuple[Any, ...] = (*(batch for _ in range(1 + len(STEP_FRAMES))), tuple(batch for _ in state))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.export.export(layer, given, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(speaking, given, dynamic_shapes=shapes, strict=False)
         graph = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
             input_names=names, output_names=answers,
@@ -226,25 +174,23 @@ def _exported(layer: nn.Module, given: tuple[Tensor, ...], names: list[str], ans
     return unsigned(graph.model_proto)
 
 
-def _signature(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[int, int]:
-    """How many inputs have names of their own, and how many come as `*state`."""
-    named = len(STEP_FRAMES) + 1 if isinstance(layer, Flat) else len(given)
-    return named, len(given) - named
+def _two(rows: Tensor) -> Tensor:
+    return rows[:1].expand(2, *rows.shape[1:]).contiguous()
 
 
 @torch.no_grad()
-def _golden(speaker: Speaker, painting: Painting, rows: Mapping[str, Tensor]) -> dict[str, Array]:
+def _golden(speaker: Speaker, painter: Painter, rows: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Fifty streamed steps and what the reference answers; pictures in bytes, as they are sent."""
     sound, state = golden_sound(), speaker.silence(1)
     answers: dict[str, list[Array]] = {"points": [], "face": [], "luma": []}
     count = len(rows["scale"])
     for step in range(GOLDEN_STEPS):
-        at = {name: rows[name][step % count : step % count + 1] for name in (*STEP_FRAMES, *PAINT_FRAMES)}
-        x = torch.from_numpy(sound[step : step + 1])
-        points, said, state = speaker(x, *(at[name] for name in STEP_FRAMES), state)
-        luma = painting(points, *(at[name] for name in PAINT_FRAMES))[0]
-        for name, answer in (("points", points), ("face", said), ("luma", luma.clamp(0, 255))):
-            answers[name].append(answer[0].numpy())
-    return {"x": sound, **{name: np.stack(each).astype(np.float32) for name, each in answers.items()}}
+        at = [rows[name][step % count : step % count + 1] for name in STEP_FRAMES]
+        points, said, state = speaker(torch.from_numpy(sound[step : step + 1]), *at, state)
+        answers["points"].append(points[0].numpy())
+        answers["face"].append(said[0].numpy())
+        answers["luma"].append(np.rint(painter.painted(points[0].numpy(), step % count)).astype(np.uint8))
+    return {"x": sound, **{name: np.stack(each) for name, each in answers.items()}}
 
 
 def save_arrays(arrays: Mapping[str, Array], path: str) -> None:
@@ -255,37 +201,12 @@ def save_arrays(arrays: Mapping[str, Array], path: str) -> None:
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-def _weights(folder: Path, trainer: Trainer, renderer: Patch) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
+def _weights(folder: Path, trainer: Trainer, speaker: Speaker, renderer: Patch) -> None:
+    tensors = {f"rule.{name}": tensor.cpu() for name, tensor in speaker.rule.state_dict().items()}
+    tensors |= {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
     facts = {"arch": "liveface.head.1", "lookahead": str(trainer.network.lookahead), "voice": file_digest(VOICE)}
     save_file({**tensors, "mesh": torch.from_numpy(trainer.mesh).float()}, folder / "head.safetensors", facts)
     save_renderer(renderer, folder / "renderer.safetensors")
-
-
-def encode(pictures: npt.NDArray[np.uint8], path: Path, crf: int = 16) -> None:
-    """H.264 at 25 frames a second, without sound."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE)
-        stream.height, stream.width = pictures.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FRAME_RATE)
-        stream.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def jpeg(picture: Picture) -> bytes:
-    codec = av.CodecContext.create("mjpeg", "w")
-    assert isinstance(codec, av.VideoCodecContext)
-    codec.width, codec.height, codec.pix_fmt = picture.shape[1], picture.shape[0], "yuvj420p"
-    codec.time_base = Fraction(1, FRAME_RATE)
-    codec.options = {"qmin": "2", "qmax": "4"}
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
-    out = io.BytesIO()
-    for packet in [*codec.encode(frame), *codec.encode(None)]:
-        out.write(bytes(packet))
-    return out.getvalue()
 
 
 def rgb_of(frame: npt.NDArray[np.uint8]) -> Picture:

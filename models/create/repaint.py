@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from models.avatar import Avatar, PackageError
 from models.create.film import Floats, Picture
 from models.create.package import rgb_of
+from models.create.rule import Rule
 from models.create.speaker import Speaker
 from models.landmarks import Conditions, pose_of
 from models.landmarks.head import Head
@@ -53,12 +54,14 @@ def person_of(avatar: Avatar) -> Person:
         renderer = load_renderer(avatar.folder / "weights" / "renderer.safetensors")
         tensors.pop("mesh")
         head = Head(CODE, HEARINGS[AND_MEL][0], avatar.lookahead, components=len(tensors["spread"]))
+        rule = Rule(len(tensors["spread"]))
+        rule.load_state_dict({name[5:]: tensors.pop(name) for name in list(tensors) if name.startswith("rule.")})
         head.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError, ValueError) as wrong:
         raise PackageError(f"{avatar.name}: its weights are of another version: create it again") from wrong
     ear = hearing("voice+mel", VOICE).layer
     assert isinstance(ear, Beside)
-    return Person(Speaker(head.eval(), ear).eval(), renderer.eval(), mesh)
+    return Person(Speaker(head.eval(), ear, rule).eval(), renderer.eval(), mesh)
 
 
 @torch.no_grad()

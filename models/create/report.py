@@ -22,8 +22,9 @@ from models.create.evaluate import PUBLISHED, Scores
 from models.create.film import Floats, Picture
 from models.create.live import opened
 from models.create.loop import Stretch
-from models.create.package import Scene, jpeg
+from models.create.package import Scene
 from models.create.track import Track, faults, mean_pixels
+from models.encoding import jpeg
 from models.metrics import face_box
 from models.rates import CHUNK, FRAME_RATE, SAMPLE_RATE
 from models.runtime import Row, Wants
@@ -272,7 +273,7 @@ def _b64(content: bytes) -> str:
 
 def _image(picture: Picture) -> str:
     even = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
-    return f'<img src="data:image/jpeg;base64,{_b64(jpeg(even))}" alt="pictures">'
+    return f'<img src="data:image/jpeg;base64,{_b64(jpeg(even, coarsest=4))}" alt="pictures">'
 
 
 def sheet(pairs: Sequence[tuple[Picture, Picture]], height: int = 220) -> Picture:

@@ -25,16 +25,12 @@ Rendered pictures are kept under the cache directory and found again, so that a 
 
 import argparse
 import hashlib
-import io
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -42,9 +38,10 @@ from rich.progress import Progress
 from safetensors.numpy import save_file
 
 from models import face
-from models.rates import DENSE_POINTS, FRAME_RATE
+from models.encoding import encode, jpeg
+from models.rates import DENSE_POINTS
 from models.studio.painter import teach
-from models.studio.pictures import SIZE, Bytes, Floats, Frames, feathered, laid, swayed, track, turned
+from models.studio.pictures import SIZE, Floats, Frames, feathered, laid, swayed, track, turned
 from models.studio.presenter import PRESENTERS, Crop, Presenter, weights
 from models.studio.presenter.head import lip_gap
 from models.studio.presenter.landmarks import Landmarks, neutral
@@ -155,30 +152,6 @@ def quaternion(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.append(axis / (4 * w), w)
 
 
-def encode(pictures: Iterator[Bytes], path: Path, crf: int = 18) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE)
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FRAME_RATE)
-        stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def jpeg(picture: Bytes) -> bytes:
-    codec = av.CodecContext.create("mjpeg", "w")
-    codec.width, codec.height, codec.pix_fmt = picture.shape[1], picture.shape[0], "yuvj420p"
-    codec.time_base = Fraction(1, FRAME_RATE)
-    codec.options = {"qmin": "2", "qmax": "2"}
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
-    out = io.BytesIO()
-    for packet in [*codec.encode(frame), *codec.encode(None)]:
-        out.write(bytes(packet))
-    return out.getvalue()
-
-
 def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = True) -> Path:
     """Render what is missing, then write the package; → its directory."""
     presenter = Presenter(PRESENTERS[avatar.presenter], compiled=compiled)
@@ -203,7 +176,7 @@ def make(avatar: Avatar, cache: Path, shipped: Path = SHIPPED, compiled: bool = 
     out = shipped / avatar.name
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "graphs", ignore_errors=True)  # a learned mouth is of the loop that was there
-    encode(iter(pictures), out / "loop.mp4")
+    encode(pictures, out / "loop.mp4", crf=18, preset="slow")
     (out / "portrait.jpg").write_bytes(jpeg(pictures[0]))
 
     house = torch.from_numpy(face.HOUSE.copy())

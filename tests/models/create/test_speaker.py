@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models import face
-from models.create.speaker import Flat, Speaker, drawn_shut
+from models.create.rule import Rule
+from models.create.speaker import Flat, Speaker
 from models.landmarks.head import Head
 from models.landmarks.hearing import hearing
 from models.rates import CHUNK, FACE
@@ -20,7 +21,7 @@ def speaker() -> Speaker:
     head = Head(heard.code, heard.mel)
     spoken = torch.tensor(speaking([0, 5, 10, 15, 20] * 20)[:, face.HOUSE[face.HOUSE_SPOKEN]]).float()
     head.fit_basis(spoken)
-    return Speaker(head.eval(), heard.layer).eval()
+    return Speaker(head.eval(), heard.layer, Rule()).eval()
 
 
 def pose(batch: int) -> tuple[torch.Tensor, ...]:
@@ -51,22 +52,3 @@ def test_the_flat_form_gives_its_state_leaf_by_leaf(speaker):
     state = leaves(speaker.silence(2))
     answers = Flat(speaker)(torch.zeros(2, CHUNK), *pose(2), *state)
     assert [leaf.shape for leaf in answers[2:]] == [leaf.shape for leaf in state]
-
-
-def lips(opening: float) -> torch.Tensor:
-    return torch.tensor(speaking([opening])[:, face.HOUSE[face.HOUSE_SPOKEN]]).float()[None]
-
-
-def test_lips_that_are_drawn_shut_meet_everywhere_and_the_corners_stay():
-    open_mouth = lips(14.0)
-    shut = drawn_shut(open_mouth, torch.ones(1, 1))
-    inner = shut[0, 0, 20:40]
-    gap = (inner[1:10] - inner[[19, 18, 17, 16, 15, 14, 13, 12, 11]]).norm(dim=-1)
-    assert gap.max() < 1e-4
-    assert torch.equal(shut[0, 0, [0, 10, 20, 30]], open_mouth[0, 0, [0, 10, 20, 30]])
-
-
-def test_without_a_closure_nothing_moves_and_half_a_closure_is_half_the_gap():
-    assert torch.equal(drawn_shut(lips(14.0), torch.zeros(1, 1)), lips(14.0))
-    half = drawn_shut(lips(14.0), torch.full((1, 1), 0.5))[0, 0]
-    assert (half[25] - half[35]).norm() == pytest.approx(7.0, abs=0.01)
