@@ -44,10 +44,11 @@ class OnnxLayer:
         self.opset = graph.model.opset_imports[""]
         file = io.BytesIO()
         graph.save(file)
+        self.graph = file.getvalue()
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = 1
         settings.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(self.graph, settings, providers=["CPUExecutionProvider"])
         self.inputs = [item.name for item in self.session.get_inputs()]
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
