@@ -35,6 +35,9 @@ LIGHTS: Final = 16
 FEATHER: Final = 0.06
 NECK: Final = 0.30
 """Of a patch's side: over how much the painted face fades into the frame, and how far below the chin the neck moves."""
+WIDE_OPEN: Final = 10.0
+ABSURD: Final = 1e3
+SPOKEN: Final = len(face.HOUSE[face.HOUSE_SPOKEN])
 NEAR: Final = 0.05
 """How near, across, a jaw point must be to say how far the neck moves."""
 
@@ -90,11 +93,24 @@ class Texture(nn.Module):
 
 
 class Atlas(Renderer):
-    """Of each loop frame it keeps the smooth map, the light and where its own jaw is: see `dress`."""
+    """Of each loop frame it keeps the smooth map, the light and where its own jaw is: see `dress`.
 
-    def __init__(self, size: int = CROP, heard: int = CODE, thinner: int = 1) -> None:
+    `heard`: the width of the code. None: the paper's decoder has no points between sound and texture; here what lips
+    and jaw are to be is known before, and is brought to as many numbers as the sound says.
+    """
+
+    def __init__(self, size: int = CROP, heard: int | None = CODE, thinner: int = 1, lights: bool = True) -> None:
+        """`lights`: False where textures were taken, and are given back, in whatever light they were filmed."""
         super().__init__(size)
-        self.texture = Texture(heard, thinner)
+        self.lights = lights
+        self.by_points = heard is None
+        self.texture = Texture(2 * SPOKEN if heard is None else heard, thinner)
+        self.face: Tensor
+        self.rest: Tensor
+        self.vertices: Tensor
+        self.register_buffer("face", torch.zeros(478, 2))
+        self.register_buffer("rest", torch.zeros(SPOKEN, 2))
+        self.register_buffer("vertices", torch.zeros(468, 3))
 
     def silence(self, batch: int) -> State:
         return (torch.zeros(batch, 3, CROP, CROP, device=self.texture.reference.device),)
@@ -110,19 +126,28 @@ class Atlas(Renderer):
         return {**self.prepare(loop), "map": maps, "gain": gain, "colour": colour, "jaw": jaw}
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        atlas = self.texture(code, state[0])
-        jaw = into_patch(points, rows["similarity"])[:, face.JAW_LINE_IN_HOUSE.tolist()]
-        painted = self.reprojected(lit(atlas, rows["gain"], rows["colour"]), rows["map"])
-        inside = self.inside(jaw)
+        places = into_patch(points, rows["similarity"])
+        atlas = self.texture(self.told(places[:, face.HOUSE_SPOKEN]) if self.by_points else code, state[0])
+        jaw = places[:, face.JAW_LINE_IN_HOUSE.tolist()]
+        painted, within = self.reprojected(lit(atlas, rows["gain"], rows["colour"]), rows["map"])
+        inside = self.inside(jaw) * within
         patch = inside * painted + (1 - inside) * self.neck(rows["patch"], rows["jaw"], jaw)
         return patch.clamp(0, 1), self.border.expand(len(patch), 1, -1, -1), (atlas.clamp(0, 1),)
 
-    def reprojected(self, atlas: Tensor, maps: Tensor) -> Tensor:
-        """Atlas crops [B, 3, 128, 128] → patches [B, 3, S, S]."""
+    def told(self, spoken: Tensor) -> Tensor:
+        """Lips and jaw in patch pixels [B, 57, 2] → [B, 114], about 1 where a mouth is wide open; 0 at rest, and for
+        what is not a number."""
+        moved = (spoken - self.rest) * (WIDE_OPEN / self.size)
+        return torch.where(moved.abs() < ABSURD, moved, torch.zeros_like(moved)).flatten(1)
+
+    def reprojected(self, atlas: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Atlas crops [B, 3, 128, 128] → patches [B, 3, S, S], and how far they are within the crop: 1, fading out
+        towards its edges."""
         places = mapped(maps, self._pixels(), self.size)
         corner = places.new_tensor(corner_of_crop())
         grid = ((places - corner + 0.5) * 2 / CROP - 1).reshape(-1, self.size, self.size, 2)
-        return F.grid_sample(atlas, grid, padding_mode="border", align_corners=False)
+        within = ((1 - grid.abs().amax(-1)) / (2 * FEATHER)).clamp(0, 1)[:, None]
+        return F.grid_sample(atlas, grid, padding_mode="border", align_corners=False), within
 
     def inside(self, jaw: Tensor) -> Tensor:
         """How much of each pixel is the new face: 1 above the jaw line [B, 17, 2], fading out along it."""

@@ -26,10 +26,22 @@ def edges(pictures: Tensor, weak: float = WEAK, strong: float = STRONG) -> Tenso
     kept = ridge >= strong
     may = ridge >= weak
     while True:  # what hangs on a strong edge stays
-        more = (F.max_pool2d(kept.float(), 3, 1, 1) > 0) & may
+        more = _grown(kept) & may
         if torch.equal(more, kept):
             return kept.float()
         kept = more
+
+
+def _grown(kept: Tensor) -> Tensor:
+    """By one pixel to all eight sides. On bits, since edges are followed for fifty rounds: pooling takes ten times as
+    long."""
+    rows = kept.clone()
+    rows[..., 1:] |= kept[..., :-1]
+    rows[..., :-1] |= kept[..., 1:]
+    both = rows.clone()
+    both[..., 1:, :] |= rows[..., :-1, :]
+    both[..., :-1, :] |= rows[..., 1:, :]
+    return both
 
 
 def _highest(steep: Tensor, slopes: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 As published: the new mouth and jaw are drawn into the template frame's landmarks, and the frame's own Canny edges
 beside them; pix2pixHD (Wang et al. 2018) with blocks of self-attention turns that into the picture, up to 720 pixels.
-Where the drawn mouth and jaw may be, edges of the template's are left out: they would show the old mouth.
+Where the drawn mouth and jaw may be, edges of the template's are left out: they would show the old mouth. Lines have no
+colour, and white balance differs from film to film: the painted face is given the template's, by its nose and cheeks.
 
 pix2pixHD as its paper gives it: a global generator at half size (7 × 7, strides of 2 to 1024 channels, 9 residual
 blocks, back up) and a local enhancer round it, whose features are added before its 3 residual blocks. Attention (SAGAN;
@@ -28,6 +29,10 @@ HALVINGS: Final = 4
 BLOCKS: Final = 9
 ENHANCER_BLOCKS: Final = 3
 ATTENTIONS: Final = 2
+NOSE_DOWN: Final = (0.27, 0.5)
+NOSE_ACROSS: Final = (0.3, 0.7)
+"""Of a patch: where nose and cheeks are."""
+MOST_TONED: Final = 2.0
 
 
 class Attention(nn.Module):
@@ -95,17 +100,29 @@ class Facemap(Renderer):
         self.enter = nn.Sequential(_reflected(into, width, 7), nn.ReLU(), _halved(width), nn.ReLU())
         self.enhance = nn.Sequential(*(Residual(2 * width) for _ in range(ENHANCER_BLOCKS)), _doubled(width), nn.ReLU())
         self.write = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7))
+        self.face: Tensor
         self.mask: Tensor
         self.spoken: Tensor
+        self.register_buffer("face", torch.zeros(478, 2))
         self.register_buffer("mask", torch.ones(size, size))
         self.register_buffer("spoken", torch.zeros(size, size))
 
     def look(self, patches: Tensor) -> dict[str, Tensor]:
-        return {"edges": edges(patches) * (1 - self.spoken)}
+        return {"edges": edges(patches) * (1 - self.spoken), "tone": self.tone(patches)}
+
+    def tone(self, patches: Tensor) -> Tensor:
+        """[N, 3]: the mean colour of nose and cheeks, where no mouth is painted."""
+        down, across = (slice(int(low * self.size), int(high * self.size)) for low, high in (NOSE_DOWN, NOSE_ACROSS))
+        seen = 1 - self.spoken[down, across]
+        return (patches[..., down, across] * seen).sum((2, 3)) / seen.sum().clamp(min=1)
+
+    def toned(self, painted: Tensor, tone: Tensor) -> Tensor:
+        gain = (tone / self.tone(painted).clamp(min=1e-3)).clamp(1 / MOST_TONED, MOST_TONED)
+        return painted * gain[..., None, None]
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         drawn = lines(into_patch(points, rows["similarity"]), self.size)
-        patch = self.paint_by(torch.cat([drawn, rows["edges"]], 1))
+        patch = self.toned(self.paint_by(torch.cat([drawn, rows["edges"]], 1)), rows["tone"]).clamp(0, 1)
         return patch, self.mask.expand(len(patch), 1, -1, -1), ()
 
     def paint_by(self, maps: Tensor) -> Tensor:

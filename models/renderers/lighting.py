@@ -20,6 +20,8 @@ ROUNDS: Final = 8
 SHINY: Final = 0.9
 """Brighter than this quantile of the skin counts as a highlight."""
 LEAST: Final = 1e-3
+FAR: Final = 0.1
+"""What a neighbour twice as far off says, beside a nearer one."""
 
 _YUV: Final = torch.tensor([[0.299, 0.587, 0.114], [-0.147, -0.289, 0.436], [0.615, -0.515, -0.100]])
 _RGB: Final = torch.linalg.inv(_YUV)
@@ -57,7 +59,7 @@ def luma_gain(texture: Tensor, like: Tensor, rounds: int = ROUNDS) -> tuple[Tens
     rf, ff, rr = (_patch_sums(product) for product in (r * f, f * f, r * r))
     weights = torch.ones_like(f)
     for number in range(rounds + 1):
-        gain = (_patch_sums(weights * r * f) + LEAST) / (_patch_sums(weights * f * f) + LEAST)  # nothing seen: 1
+        gain = _share(weights * r * f, weights * f * f)
         if number < rounds:
             error = rr - 2 * gain * rf + gain.square() * ff
             weights = torch.exp(-error.clamp(min=0) / TEMPERATURE)
@@ -68,6 +70,8 @@ def evened(texture: Tensor) -> Tensor:
     """A reference atlas, symmetric about its middle column, as if lit alike from both sides: of two mirrored places
     the darker is made to match the brighter. (The paper writes max(G, its mirror image), which would brighten both.)"""
     gain, _ = luma_gain(texture, texture.flip(-1))
+    for _ in range(2):  # light has no edges, though patches have
+        gain = _patch_sums(gain) / 256
     yuv = _mixed(texture, _YUV)
     return _mixed(torch.cat([yuv[:, :1] * gain.clamp(min=1), yuv[:, 1:]], 1), _RGB).clamp(0, 1)
 
@@ -78,7 +82,10 @@ def matt(texture: Tensor, skin: Tensor) -> Tensor:
     soft = F.avg_pool2d(F.pad(texture, (size // 2,) * 4, mode="replicate"), size, 1)
     bright = _mixed(texture, _YUV)[:, :1]
     skin = skin.expand_as(bright)
-    limits = [torch.quantile(b[s > 0.5], SHINY) for b, s in zip(bright, skin, strict=True)]
+    brightest = bright.new_tensor(torch.inf)  # where no skin is seen, nothing shines
+    limits = [
+        torch.quantile(b[s > 0.5], SHINY) if (s > 0.5).any() else brightest for b, s in zip(bright, skin, strict=True)
+    ]
     shines = (soft.amin(1, True) > torch.stack(limits)[:, None, None, None]) & (skin > 0.5)
     clean = filled(texture, ~shines)
     alpha = ((texture - clean) / (1 - clean).clamp(min=LEAST)).mean(1, True).clamp(0, 0.95) * shines
@@ -100,10 +107,21 @@ def filled(texture: Tensor, known: Tensor) -> Tensor:
     return result
 
 
-def _patch_sums(x: Tensor) -> Tensor:
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole over the patch round each pixel. A patch without weight asks ever farther neighbours, a little; so
+    that light goes on across a mouth, and where nothing is seen, nothing is gained."""
+    above, below = part.new_tensor(LEAST), part.new_tensor(LEAST)
+    for wider in (8, 4, 2, 1):
+        above = wider**-3.0 * _patch_sums(part, wider) + FAR * above
+        below = wider**-3.0 * _patch_sums(whole, wider) + FAR * below
+    return above / below
+
+
+def _patch_sums(x: Tensor, wider: int = 1) -> Tensor:
     """Over the patch round each pixel, as if it were of 16 × 16: so a temperature means the same at any size."""
-    size = max(3, round(x.shape[-1] * PATCH_SHARE) | 1)  # odd, so that it has a middle
-    return F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False) * 256
+    size = max(3, round(x.shape[-1] * PATCH_SHARE * wider) | 1)  # odd, so that it has a middle
+    rows = F.avg_pool2d(x, (1, size), 1, (0, size // 2), count_include_pad=False)  # a mean of means is the mean
+    return F.avg_pool2d(rows, (size, 1), 1, (size // 2, 0), count_include_pad=False) * 256
 
 
 def _mixed(x: Tensor, matrix: Tensor) -> Tensor:

@@ -51,3 +51,24 @@ def lines(points: Tensor, size: int) -> Tensor:
         starts, ends = (points[:, list(side)] for side in zip(*segments, strict=True))
         planes.append((1.5 - line_distance(starts, ends, at) / PIXELS).clamp(0, 1))
     return torch.stack(planes, 1)
+
+
+def drawn(points: Tensor, size: int) -> Tensor:
+    """The same, bit for bit but for rounding, a dozen times sooner: each line is looked at only where it may show. For
+    training, which draws thousands of faces; its windows are as many as lines, which no graph wants."""
+    points = points[..., :2].clamp(-size, 2 * size)
+    batch, reach = len(points), 1.5 * PIXELS
+    planes = points.new_zeros(batch, PLANES, size * size)
+    for plane, segments in enumerate(SEGMENTS):
+        starts, ends = (points[:, list(side)] for side in zip(*segments, strict=True))  # [B, P, 2]
+        corner = (torch.minimum(starts, ends) - reach).floor()
+        wide = int((torch.maximum(starts, ends) + reach - corner).max().ceil()) + 1
+        at = torch.arange(wide, dtype=points.dtype, device=points.device)
+        near = line_distance((starts - corner).flatten(0, 1)[:, None], (ends - corner).flatten(0, 1)[:, None], at)
+        bright = (1.5 - near / PIXELS).clamp(0, 1)
+        x, y = (corner.flatten(0, 1)[:, side, None] + at for side in (0, 1))  # [B P, wide]
+        within = ((x >= 0) & (x < size))[:, None] & ((y >= 0) & (y < size))[..., None]
+        place = (y.clamp(0, size - 1)[..., None] * size + x.clamp(0, size - 1)[:, None]).long()
+        flat = (bright * within).reshape(batch, -1)
+        planes[:, plane] = planes[:, plane].scatter_reduce(1, place.reshape(batch, -1), flat, "amax")
+    return planes.reshape(batch, PLANES, size, size)

@@ -128,7 +128,9 @@ class Prior(Renderer):
         self.pictures: Tensor
         self.fine: Tensor
         self.coarse: Tensor
+        self.face: Tensor
         self.mask: Tensor
+        self.register_buffer("face", torch.zeros(478, 2))
         self.register_buffer("mask", torch.zeros(size, size))
 
     @torch.no_grad()

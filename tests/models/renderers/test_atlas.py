@@ -91,7 +91,23 @@ def test_a_session_does_not_depend_on_its_neighbour() -> None:
 def test_the_texture_lands_where_the_map_says() -> None:
     renderer = atlas()
     picture = torch.rand(1, 3, CROP, CROP)
-    torch.testing.assert_close(renderer.reprojected(picture, straight()), picture, atol=1e-3, rtol=0)
+    painted, within = renderer.reprojected(picture, straight())
+    torch.testing.assert_close(painted, picture, atol=1e-3, rtol=0)
+    assert within[0, 0, 0].max() < 0.1 < within[0, 0, CROP // 2, CROP // 2] == 1
+
+
+def test_told_by_points_it_paints_what_they_say_and_nothing_absurd() -> None:
+    torch.manual_seed(0)
+    renderer = Atlas(heard=None, thinner=THINNER).eval()
+    rows, still = features(renderer), spoken()
+    renderer.rest.copy_(still[0, face.HOUSE_SPOKEN, :2])
+    torch.testing.assert_close(renderer.told(still[:, face.HOUSE_SPOKEN, :2]), torch.zeros(1, 114))
+    assert renderer.told(spoken(9.0)[:, face.HOUSE_SPOKEN, :2]).abs().max() > 0.3
+    lost = torch.full_like(still, torch.nan)
+    with torch.no_grad():
+        code, black = torch.zeros(1, 0), renderer.silence(1)
+        shut, none = (renderer.draw(rows, points, code, black)[2][0] for points in (still, lost))
+    torch.testing.assert_close(none, shut)
 
 
 def test_a_texture_takes_on_the_frames_light_in_luma_and_its_colours() -> None:

@@ -50,11 +50,22 @@ def test_a_new_mouth_is_drawn_and_the_old_ones_edges_are_left_out() -> None:
     assert edges[:, :, 16:].sum() == 0
 
 
+def test_lines_have_no_colour_so_the_painted_face_takes_the_frames() -> None:
+    renderer = facemap()
+    renderer.spoken[16:] = 1
+    painted, frame = torch.full((1, 3, SIZE, SIZE), 0.5), torch.rand(1, 3, SIZE, SIZE) * 0.2 + 0.4
+    frame[:, :, 16:] = 9  # where the mouth is, nothing is asked
+    toned = renderer.toned(painted, renderer.tone(frame))
+    torch.testing.assert_close(renderer.tone(toned), renderer.tone(frame))
+    assert 0.4 < float(toned.mean()) < 0.6
+
+
 def test_a_session_does_not_depend_on_its_neighbour() -> None:
     renderer = facemap().eval()
     points = torch.cat([drawn_face() * SIZE / 128] * 2)
     points[1, :41, 1] += 3
     rows = {"edges": torch.rand(2, 1, SIZE, SIZE).round(), "similarity": torch.tensor([[1.0, 0, 0, 0]] * 2)}
+    rows["tone"] = torch.tensor([[0.6, 0.5, 0.4], [0.3, 0.3, 0.3]])
     with torch.no_grad():
         both, mask, state = renderer.draw(rows, points, torch.zeros(2, 0), ())
         alone, _, _ = renderer.draw({n: r[1:] for n, r in rows.items()}, points[1:], torch.zeros(1, 0), ())

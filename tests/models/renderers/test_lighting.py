@@ -64,6 +64,10 @@ def test_a_highlight_goes_and_the_skin_stays() -> None:
     torch.testing.assert_close(clean[..., 54:, :], shiny[..., 54:, :])
 
 
+def test_where_no_skin_is_seen_nothing_shines() -> None:
+    torch.testing.assert_close(matt(skin(), torch.zeros(1, 1, SIZE, SIZE)), skin())
+
+
 def test_holes_are_filled_from_beside_them_even_when_almost_nothing_is_known() -> None:
     picture = torch.zeros(1, 3, 16, 16)
     picture[..., 0, 0] = 0.6
