@@ -36,7 +36,8 @@ FOUND: Final = {
 def displacements(clips: Sequence[train.Clip], rest: Array) -> Array:
     """[N, 468, 3] from rest, pose-normal, in percent of the eye corners' distance."""
     seen = np.concatenate([metrics.pose_normal(clip.points, rest)(clip.points) for clip in clips])
-    return seen[:, :DENSE_POINTS] - rest[:DENSE_POINTS]
+    moved: Array = seen[:, :DENSE_POINTS] - rest[:DENSE_POINTS]
+    return moved
 
 
 def linear(sparse: Array, dense: Array, ridge: float = 1e-2) -> Array:
@@ -59,7 +60,7 @@ def learned(rest: Array, dense: Array, steps: int, batch: int = 64) -> mesh.Spar
         said = network(rows[:, 0, face.DLIB.tolist()])[:, None]
         cost = losses.sparse_to_dense(said, rows, near)
         optimizer.zero_grad()
-        cost.backward()
+        cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
     return network.eval()

@@ -3,7 +3,7 @@
 import torch
 
 from models import face
-from models.landmarks.head import COMPONENTS, Head
+from models.landmarks.head import COMPONENTS, Head, mixed
 
 from .conditioned import a_head_that_speaks, conditions_of, prepared, reference
 from .systems import check_exports, check_streams
@@ -68,3 +68,15 @@ def test_mel_is_lost_at_random_in_training_only() -> None:
         .any(-1)
         .all()
     )
+
+
+def test_a_mixture_of_voices_is_the_same_mixture_of_mouths() -> None:
+    torch.manual_seed(0)
+    said = torch.randn(6, 3, 5)
+    alone = 0
+    for _ in range(40):
+        code, true = mixed(said, 2 * said)
+        torch.testing.assert_close(true, 2 * code)
+        assert code.abs().max() <= said.abs().max()
+        alone += torch.equal(code, said)
+    assert 8 < alone < 32
