@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from engine.bench.latency import NotMatchedError, Record, Report, analyse, split
 from engine.bench.launch import BenchError, Serving, call, call_barge, call_faces, own_server
 from engine.bench.peer import Plan
 from engine.clock import RealClock
+from models.avatar import PackageError, Shelf, default_shelf
 
 CONTROL_SECONDS = 0.080
 FRAMES_LEAST = 24.5
@@ -28,6 +31,9 @@ LATENCY_MOST = {0: (35.0, 70.0), 2: (115.0, 150.0)}
 
 SEVERAL_MORE = 20.0
 """Milliseconds of p99 that several sessions may have more than one."""
+
+CPU_SHARE = 0.9
+"""Of all cores: beyond it, queues grow."""
 
 FACES_P99_MOST = 160.0
 """Milliseconds, of faces over websockets."""
@@ -54,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     interrupt.add_argument("--times", type=int, default=20, metavar="N", help="how often (default: 20)")
     sessions = verbs.add_parser("sessions", help="how many sessions until one of them is let down")
     sessions.add_argument("--most", type=int, default=16, metavar="N", help="stop after so many (default: 16)")
+    sessions.add_argument(
+        "--avatars", type=int, default=1, metavar="N", help="among so many copies of the avatar (default: 1)"
+    )
     sessions.add_argument("--faces-only", action="store_true", help="no pictures; what --transport websocket measures")
     for verb in (latency, sessions):
         verb.add_argument("--transport", choices=("webrtc", "websocket"), default="webrtc", help="(default: webrtc)")
@@ -84,13 +93,15 @@ def run(arguments: argparse.Namespace) -> int:
         return _interrupt(arguments)
     if arguments.seconds < 10:
         return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
+    if getattr(arguments, "avatars", 1) > 1 and arguments.transport != "webrtc":
+        return _fail("--avatars: copies of the avatar are called over --transport webrtc")
     if getattr(arguments, "faces_only", False) and arguments.transport != "websocket":
         return _fail("--faces-only: faces without pictures travel over --transport websocket")
     if getattr(arguments, "control", False) and arguments.transport != "webrtc":
         return _fail("--control: the control holds what WebRTC receives")
     try:
         measured = asyncio.run(_sessions(arguments) if arguments.verb == "sessions" else _latency(arguments))
-    except (BenchError, NotMatchedError) as error:
+    except (BenchError, NotMatchedError, PackageError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
@@ -156,15 +167,15 @@ def describe(reports: Sequence[Report], records: Sequence[Record], server_cpu: f
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For people: milliseconds, pictures a second, CPU milliseconds a second and session. The lag of the server's event
-    loop is an upper bound."""
+    """For people: milliseconds, pictures a second, CPU milliseconds a second and session, how many of those sessions
+    the machine would serve with its clients elsewhere. The lag of the server's event loop is an upper bound."""
     heads = ("sessions", "K", "p50", "p95", "p99", "max", "A/V", "A/V p99", "fps", "repeated", "lag p99", "server")
-    cells = [(*heads, "client", "")]
+    cells = [(*heads, "client", "fit", "")]
     for row in rows:
         latency, offset = row["latency_ms"], row["av_offset_ms"]
         shown = [row["sessions"], row["lookahead"], *(latency.get(name) for name in ("p50", "p95", "p99", "max"))]
         shown += [offset.get("mean"), offset.get("p99"), row["frames_per_second_least"], row["repeated"]]
-        shown += [row.get("loop_lag_ms", {}).get("p99"), row["server_cpu_ms"], row["client_cpu_ms"]]
+        shown += [row.get("loop_lag_ms", {}).get("p99"), row["server_cpu_ms"], row["client_cpu_ms"], row.get("fit")]
         cells.append((*map(_cell, shown), row.get("note", "")))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
@@ -217,24 +228,31 @@ async def _measure(arguments: argparse.Namespace, serving: Serving) -> list[tupl
 
 async def _sessions(arguments: argparse.Namespace) -> list[tuple[Row, Sequence[Report]]]:
     """One more session at a time until one is let down."""
-    clock, measured = RealClock(), list[tuple[Row, Sequence[Report]]]()
-    async with own_server(_words(arguments, arguments.most), clock) as serving:
-        for count in counts(arguments):
-            measured.append(await _once(arguments, serving, count))
-            row = measured[-1][0]
-            if not arguments.json:
-                print(table([row]).splitlines()[-1], file=sys.stderr)
-            most = FACES_P99_MOST
-            if arguments.transport == "webrtc":
-                most = LATENCY_MOST.get(row["lookahead"], (0.0, 140.0))[1] + SEVERAL_MORE
-            if row["frames_per_second_least"] < FRAMES_LEAST or row["latency_p99_of_worst_ms"] > most:
-                row["note"] = f"let down: below {FRAMES_LEAST} fps or p99 above {most:.0f} ms"
-                break
+    with copies(arguments) as (words, names):
+        async with own_server([*_words(arguments, arguments.most), *words], RealClock()) as serving:
+            return await _until_let_down(arguments, serving, names)
+
+
+async def _until_let_down(
+    arguments: argparse.Namespace, serving: Serving, names: Sequence[str]
+) -> list[tuple[Row, Sequence[Report]]]:
+    measured = list[tuple[Row, Sequence[Report]]]()
+    for count in counts(arguments):
+        measured.append(await _once(arguments, serving, count, names=names))
+        row = measured[-1][0]
+        if not arguments.json:
+            print(table([row]).splitlines()[-1], file=sys.stderr)
+        most = FACES_P99_MOST
+        if arguments.transport == "webrtc":
+            most = LATENCY_MOST.get(row["lookahead"], (0.0, 140.0))[1] + SEVERAL_MORE
+        if row["frames_per_second_least"] < FRAMES_LEAST or row["latency_p99_of_worst_ms"] > most:
+            row["note"] = f"let down: below {FRAMES_LEAST} fps or p99 above {most:.0f} ms"
+            break
     return measured
 
 
 async def _once(
-    arguments: argparse.Namespace, serving: Serving, count: int, inserted: float = 0.0
+    arguments: argparse.Namespace, serving: Serving, count: int, inserted: float = 0.0, names: Sequence[str] = ()
 ) -> tuple[Row, Sequence[Report]]:
     """`count` clients at one time."""
     if arguments.transport == "websocket":
@@ -243,12 +261,14 @@ async def _once(
     offers = getattr(arguments, "offers", False)
     before, late = serving.cpu_seconds(), await lag.lags(serving.url, arguments.token)
     async with lag.thrown_offers(serving.url, RealClock()) if offers else nullcontext() as thrown:
-        records = await call([replace(plan, seed=seed + 1) for seed in range(count)])
+        whose = names or (arguments.avatar,)
+        records = await call([replace(plan, seed=n + 1, avatar=whose[n % len(whose)]) for n in range(count)])
     after, later = serving.cpu_seconds(), await lag.lags(serving.url, arguments.token)
     used = None if before is None or after is None else after - before
     reports = [analyse(record) for record in records]
     row = describe(reports, records, used, arguments.seconds)
-    row |= {"lookahead": arguments.lookahead, "loop_lag_ms": lag.describe(late, later)}
+    row |= {"lookahead": arguments.lookahead, "loop_lag_ms": lag.describe(late, later), "avatars": len(whose)}
+    row["fit"] = fit(row["server_cpu_ms"])
     if thrown is not None:
         row |= {"offers": thrown.answers, "note": f"while offered 600 KB {sum(thrown.answers.values())} times"}
     return row, reports
@@ -290,8 +310,28 @@ def counts(arguments: argparse.Namespace) -> list[int]:
     return sorted({min(step, arguments.most) for step in steps})
 
 
+@contextmanager
+def copies(arguments: argparse.Namespace) -> Iterator[tuple[list[str], list[str]]]:
+    """Our own server's words and the names, for so many copies of the avatar as are asked for; none for one."""
+    if arguments.avatars < 2:
+        yield [], []
+        return
+    shelf = Shelf(default_shelf())
+    with tempfile.TemporaryDirectory(prefix="liveface-bench-") as folder:
+        made = _runtime_bench().siblings(shelf.folder(arguments.avatar), arguments.avatars, Path(folder))
+        here = Shelf(Path(folder) / "shelf")
+        names = [here.install(copy).name for copy in made]
+        yield ["--avatars-dir", str(here.root), *(word for name in names for word in ("--avatar", name))], names
+
+
+def fit(server_cpu_ms: float | None) -> int | None:
+    """How many such sessions the server's share of this machine would serve, if the clients were elsewhere."""
+    return int(CPU_SHARE * 1e3 * (os.cpu_count() or 1) / server_cpu_ms) if server_cpu_ms else None
+
+
 def _words(arguments: argparse.Namespace, slots: int) -> list[str]:
-    words = ["--avatar", arguments.avatar, "--slots", str(slots), *arguments.serve]
+    several = getattr(arguments, "avatars", 1) > 1
+    words = [*([] if several else ["--avatar", arguments.avatar]), "--slots", str(slots), *arguments.serve]
     return words if arguments.lookahead is None else [*words, "--lookahead", str(arguments.lookahead)]
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import copytree
 from time import perf_counter, process_time
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -94,6 +94,12 @@ class Step:
     """CPU milliseconds of this process, summed over cores."""
     stages: dict[str, float]
     """A row's share of each stage."""
+
+    @property
+    def core_stages(self) -> dict[str, float]:
+        """A row's share of `core`, by stage: as the time of the step goes to its stages, so does its core time."""
+        whole = sum(self.stages.values())
+        return {stage: self.core / self.batch * spent / whole for stage, spent in self.stages.items()} if whole else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +287,12 @@ def siblings(package: Path, count: int, folder: Path) -> list[Path]:
     return copies
 
 
+def told(one: Report) -> dict[str, Any]:
+    """As JSON."""
+    steps = [asdict(step) | {"core_stages": step.core_stages} for step in one.steps]
+    return asdict(one) | {"steps": steps, "sessions": one.sessions}
+
+
 def text(reports: Sequence[Report]) -> str:
     lines: list[str] = []
     for one in reports:
@@ -289,10 +301,10 @@ def text(reports: Sequence[Report]) -> str:
             f"{one.avatars} avatar{'s' * (one.avatars > 1)} of {one.size}; {one.machine}; "
             f"calibration kernel {one.calibration_ms:.1f} ms; opened in {one.open_seconds:.1f} s",
             f"{'batch':>6} {'p50 ms':>8} {'p95 ms':>8} {'ms/frame':>9} {'core-ms/frame':>14} {'kernels/frame':>14}  "
-            "stages, ms/frame",
+            "stages, core-ms/frame",
         ]
         for step in one.steps:
-            stages = "  ".join(f"{stage} {spent:.2f}" for stage, spent in step.stages.items())
+            stages = "  ".join(f"{stage} {spent:.2f}" for stage, spent in step.core_stages.items())
             frame = step.p50 / step.batch
             lines.append(
                 f"{step.batch:>6} {step.p50:>8.2f} {step.p95:>8.2f} {frame:>9.2f} {step.core / step.batch:>14.2f} "
@@ -319,19 +331,52 @@ def text(reports: Sequence[Report]) -> str:
 
 
 def plot(reports: Sequence[Report], path: Path) -> None:
+    """Left: a whole step by its rows, measured and fitted, against what a tick allows. Right: where a row's core time
+    goes."""
     from matplotlib.figure import Figure  # only for those who plot
 
-    figure = Figure(figsize=(7, 4.5))
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2 + len(reports) / 2))
     for one in reports:
         batches = [step.batch for step in one.steps]
-        label = f"{one.backend.partition(':')[0]}, {one.avatars} avatar{'s' * (one.avatars > 1)}"
-        (line,) = axes.plot(batches, [step.p50 for step in one.steps], "o", label=label)
-        axes.plot(batches, [one.whole.a_ms + one.whole.b_ms * batch for batch in batches], color=line.get_color())
-    axes.axhline(SHARE * 1e3 * CHUNK_SECONDS, color="grey", linestyle=":")
-    axes.set(xlabel="rows in a step", ylabel="ms", title="a step of the runtime")
-    axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+        line = one.whole
+        fitted = f"{line.a_ms:.1f} + {line.b_ms:.2f} B ms, R² {line.r2:.3f}, {one.sessions} sessions"
+        (dots,) = left.plot(batches, [step.p50 for step in one.steps], "o", label=f"{_who(one)}: {fitted}")
+        left.plot(batches, [line.a_ms + line.b_ms * batch for batch in batches], color=dots.get_color())
+    tick = 1e3 * CHUNK_SECONDS
+    for height, name in ((tick, "a tick"), (SHARE * tick, f"{SHARE:.0%} of it")):
+        left.axhline(height, color="grey", linestyle=":", linewidth=1)
+        left.annotate(name, (1, height), xytext=(2, 3), textcoords="offset points", color="grey", fontsize=8)
+    left.set_xscale("log", base=2)
+    left.set_yscale("log")
+    left.set_xticks(all_batches := sorted({step.batch for one in reports for step in one.steps}), all_batches)
+    left.set_yticks(marks := (1, 2, 5, 10, 20, 50, 100, 200, 500), marks)
+    left.minorticks_off()
+    left.set(xlabel="rows in a step", ylabel="ms, median", title="A step of the runtime")
+    left.legend(fontsize=8)
+    width = 0.8 / len(reports)
+    for place, one in enumerate(reports):
+        above = np.zeros(len(one.steps))
+        for stage, colour in zip(STAGES, ("#4c72b0", "#dd8452", "#55a868", "#8172b3"), strict=True):
+            spent = np.array([step.core_stages.get(stage, 0.0) for step in one.steps])
+            at = np.arange(len(one.steps)) + (place - (len(reports) - 1) / 2) * width
+            if spent.any():
+                named = stage if place == 0 else "_"
+                right.bar(at, spent, 0.9 * width, bottom=above, color=colour, alpha=1 - 0.35 * (place % 2), label=named)
+            above += spent
+    right.set_xticks(range(len(reports[0].steps)), [step.batch for step in reports[0].steps])
+    whose = " | ".join(_who(one) for one in reports)
+    right.set(xlabel=f"rows in a step ({whose}, from left to right)", ylabel="core-ms", title="of which for one row")
+    right.legend(fontsize=8)
+    kernels = ", ".join(sorted({f"{one.calibration_ms:.1f}" for one in reports}))
+    figure.suptitle(
+        f"{reports[0].size}; {reports[0].machine}; calibration kernel {kernels} ms", fontsize=9, color="grey"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def _who(one: Report) -> str:
+    return f"{one.backend.partition(':')[0]}, {one.avatars} avatar{'s' * (one.avatars > 1)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -371,7 +416,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"liveface bench runtime: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps([asdict(one) | {"sessions": one.sessions} for one in reports], indent=2))
+        print(json.dumps([told(one) for one in reports], indent=2))
     else:
         print(text(reports))
     if arguments.plot:

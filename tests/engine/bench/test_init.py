@@ -13,6 +13,7 @@ from engine.bench.latency import Record, analyse
 from engine.bench.launch import BenchError, Serving
 from engine.bench.peer import Plan
 from tests.engine.bench.test_latency import made
+from tests.models.runtime.drawn import draw_package
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -192,3 +193,29 @@ def test_reports_of_several_sessions_are_one_row():
     assert row["latency_p99_of_worst_ms"] == pytest.approx(200, abs=0.1)
     assert row["server_cpu_ms"] == pytest.approx(50)
     assert row["frames_per_second_least"] == pytest.approx(25, abs=0.1)
+
+
+def test_sessions_among_several_avatars(servers, capsys, monkeypatch, tmp_path):
+    """Each copy has its callers; what would fit is told for a server whose clients are elsewhere."""
+    called: list[str | None] = []
+    before = bench.call
+
+    async def call(plans):
+        called.extend(plan.avatar for plan in plans)
+        return await before(plans)
+
+    monkeypatch.setattr(bench, "call", call)
+    monkeypatch.setattr(Serving, "cpu_seconds", lambda _: len(called) * 1.0)
+    monkeypatch.setattr(bench.os, "cpu_count", lambda: 4)
+    package = draw_package(tmp_path / "ellipse")
+    monkeypatch.setattr(bench.Shelf, "folder", lambda _, name: package)
+    assert bench.run(parsed("sessions", "--most", "3", "--avatars", "2", "--json", "--seconds", "12")) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    (words,) = servers
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--avatar"] == ["ellipse-0", "ellipse-1"]
+    assert called[-3:] == ["ellipse-0", "ellipse-1", "ellipse-0"]
+    assert rows[0]["avatars"] == 2
+    assert rows[0]["server_cpu_ms"] == pytest.approx(1e3 / 12)
+    assert rows[0]["fit"] == int(0.9 * 4000 / (1e3 / 12))
+    assert bench.run(parsed("sessions", "--avatars", "2", "--transport", "websocket")) == 1
+    assert "--avatars" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def test_a_known_runtime_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     assert (line.a_ms, line.b_ms, line.r2) == (pytest.approx(2), pytest.approx(1), pytest.approx(1))
     assert [step.core for step in steps] == [pytest.approx(step.p50 / 2) for step in steps]
     assert steps[0].stages["place"] == pytest.approx(500)
+    assert steps[1].core_stages == {"features": pytest.approx(0.25), "place": pytest.approx(0.5)}  # of 0.75 for a row
 
 
 def test_siblings_are_whole_packages_of_other_names(tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_the_command_prints_what_it_measured(
     (told,) = json.loads(capsys.readouterr().out)
     assert [step["batch"] for step in told["steps"]] == [1, 2, 4]
     assert told["sessions"] > 0
+    assert sum(told["steps"][0]["core_stages"].values()) == pytest.approx(told["steps"][0]["core"])
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr("sys.argv", words)
     assert bench.main() == 0
