@@ -80,7 +80,7 @@ def test_it_teaches(make: Callable[[], Course]) -> None:
     for _ in range(12):
         cost = course.cost(lesson, course.paint(course.renderer, lesson))
         optimizer.zero_grad()
-        cost.backward()
+        cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         costs.append(float(cost.detach()))
     assert costs[-1] < 0.95 * costs[0]

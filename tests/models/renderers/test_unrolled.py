@@ -7,8 +7,8 @@ import torch
 from models import face
 from models.metrics import psnr
 from models.renderers.atlas import Atlas, lit
-from models.renderers.fit import Clip
-from models.renderers.placing import canon, towards, warped
+from models.renderers.fit import Clip, Picture
+from models.renderers.placing import Floats, canon, towards, warped
 from models.renderers.unrolled import Unroller, joined
 from models.renderers.unwrap import CROP
 from tests.models.faces import turned
@@ -33,7 +33,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def person() -> tuple[np.ndarray, np.ndarray]:
+def person() -> tuple[Floats, Picture]:
     """A round face that turns a little, [2, 478, 3] in pixels, and a picture whose colours are smooth."""
     rng = np.random.default_rng(3)
     angle, y = rng.uniform(-0.5, 0.5, 478), rng.uniform(60, 190, 478)
