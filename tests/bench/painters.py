@@ -13,6 +13,7 @@ and true patches that were only taken and laid back, of either kind. Writes pain
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -94,13 +94,7 @@ class Filmed:
 
 def filmed(sources: Sequence[Source]) -> Filmed:
     frames = min(len(one.points) for one in sources)
-    planes = []
-    for one in sources:
-        with av.open(str(one.path)) as container:
-            container.streams.video[0].thread_count = 1
-            for number, frame in enumerate(container.decode(video=0)):
-                if one.first <= number < one.first + frames:
-                    planes.append(frame.to_ndarray(format="yuv420p"))
+    planes = [plane for one in sources for plane in itertools.islice(one.frames("yuv420p"), frames)]
     whole = torch.from_numpy(np.stack(planes))
     count, high, wide = whole.shape[0], whole.shape[1] * 2 // 3, whole.shape[2]
     halves = whole[:, high:].reshape(count, 2, high // 2, wide // 2)
@@ -396,15 +390,14 @@ def main() -> None:
         "the same, whole faces": Stage(Laid(SIZE, whole, lower_face(points, whole, SIZE)[1]), film, near),
     }
     report: dict[str, Any] = {"held_out": len(film.sources), "frames": film.frames, "judged": {}, "cost": {}}
-    for protocol in ("A", "B"):
-        for name, stage in {**stages, **others}.items():
+    for name, stage in {**stages, **others}.items():
+        for protocol in ("A", "B"):
             if protocol == "B" and type(stage) is Stage and isinstance(stage.renderer, Laid):
                 continue  # nothing is painted: the unchanged loop again
             began = time.process_time()
-            report["judged"][f"{protocol} {name}"] = judge(stage, mask, protocol == "B")
-            console.print(
-                protocol, name, report["judged"][f"{protocol} {name}"], f"{time.process_time() - began:.0f} s"
-            )
+            row = report["judged"][f"{protocol} {name}"] = judge(stage, mask, protocol == "B")
+            figures = ", ".join(f"{key} {row[key]:.3f}" for key in COLUMNS)
+            console.print(f"{protocol} {name}: {figures} ({time.process_time() - began:.0f} s)")
     for name, stage in stages.items():
         report["cost"][name] = costs(stage, arguments.cost)
         run = getattr(arguments, next(key for key in NAMES if NAMES[key] == name)).with_name("run.json")

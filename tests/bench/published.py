@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import av
 import numpy as np
 import torch
 from rich.console import Console
@@ -27,7 +28,7 @@ from torch import Tensor
 from models import face
 from models.create.film import sound
 from models.mel import Mel
-from models.rates import CHUNK
+from models.rates import CHUNK, FRAME_RATE
 from models.renderers import Renderer
 from models.renderers.atlas import Atlas
 from models.renderers.courses import AtlasCourse, FacemapCourse, PriorCourse, from_shut_to_open, openings
@@ -38,7 +39,7 @@ from models.renderers.placing import Floats, canon
 from models.renderers.prior import Prior
 from models.renderers.published import Course, Progress, School, Settings
 from models.renderers.unrolled import Unrolled, Unroller, joined
-from tests.bench.renderers import FILMS, HELD_OUT, film, tracked
+from tests.bench.renderers import FILMS, HELD_OUT, tracked
 
 COLUMNS: Final = 4 * 80
 """What IP-LAP's hears of a frame: its four mel columns, through one layer. Published: Wav2Lip's encoder, which would
@@ -68,12 +69,21 @@ class Source:
     points: Floats  # [T, 478, 3]
     first: int = 0
 
+    def frames(self, form: str) -> Iterator[Picture]:
+        """In a pixel format of PyAV's; a long film is entered where the piece begins."""
+        with av.open(str(self.path)) as container:
+            container.streams.video[0].thread_count = 1
+            if self.first:
+                container.seek(self.first * av.time_base // FRAME_RATE)
+            for number, frame in enumerate(container.decode(video=0)):
+                place = round(frame.time * FRAME_RATE) if self.first else number
+                if place >= self.first + len(self.points):
+                    return
+                if place >= self.first:
+                    yield np.asarray(frame.to_ndarray(format=form), np.uint8)
+
     def pictures(self) -> Iterator[Picture]:
-        for number, picture in enumerate(film(self.path)):
-            if number >= self.first + len(self.points):
-                return
-            if number >= self.first:
-                yield picture
+        return self.frames("rgb24")
 
     def clip(self) -> Clip:
         return Clip(self.pictures(), self.points)

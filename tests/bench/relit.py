@@ -139,7 +139,8 @@ def main() -> None:
             frames = seen(unroller, pictures, points, mean)
             said = decoder(renderer.told(spoken(points)))
             painted, within = renderer.reprojected(lit(said, frames.gain, frames.colour), frames.maps)
-            patch = (within * painted + (1 - within) * shown[0]).clamp(0, 1)
+            inside = within * renderer.inside(torch.from_numpy(house[:, face.JAW_LINE_IN_HOUSE, :2]))
+            patch = (inside * painted + (1 - inside) * shown[0]).clamp(0, 1)
             boxes = [metrics.lips_box(one, SIZE, SIZE) for one in house]
             both = list(zip(boxes, [in_bytes(one) for one in patch], true, strict=True))
             wrong = [np.square(box.of(ours).astype(float) - box.of(theirs)).mean() for box, ours, theirs in both]
