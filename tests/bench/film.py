@@ -29,13 +29,13 @@ PLAIN: Final = "plain BiLSTM"
 """The yardstick: the head's own layers both ways, offline."""
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
-    "head": {"hearing": "mel", "steps": 600, "rate": 4e-3, "copies": 3, "half": True},
-    "pose_lstm": {"hearing": "mel40", "steps": 500, "rate": 3e-3, "copies": 1, "half": True},
-    "speech_to_landmarks": {"hearing": "mel-mean", "steps": 600, "rate": 4e-3, "copies": 3, "half": True},
-    "pose_tcn": {"hearing": "fbank26", "steps": 350, "copies": 1},
-    PLAIN: {"hearing": "mel", "steps": 420, "rate": 4e-3, "copies": 3, "half": True},
-    "lipsync3d": {"hearing": "spectrum", "steps": 250, "batch": 2, "frames": 25, "rate": 1e-3, "copies": 1},
-    "transformer": {"hearing": "mel", "steps": 160, "batch": 2, "frames": 25, "rate": 3e-4, "copies": 1},
+    "head": {"hearing": "mel", "steps": 600, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
+    "pose_lstm": {"hearing": "mel40", "steps": 500, "batch": 8, "rate": 3e-3, "copies": 1, "half": True},
+    "speech_to_landmarks": {"hearing": "mel-mean", "steps": 600, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
+    "pose_tcn": {"hearing": "fbank26", "steps": 300, "batch": 8, "copies": 1},
+    PLAIN: {"hearing": "mel", "steps": 500, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
+    "lipsync3d": {"hearing": "spectrum", "steps": 200, "batch": 2, "frames": 25, "rate": 1e-3, "copies": 1},
+    "transformer": {"hearing": "mel", "steps": 100, "batch": 2, "frames": 25, "rate": 3e-4, "copies": 1},
 }
 """What each paper hears, and what a minute or so of one CPU core is best spent on."""
 
