@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 
-from models.avatar import Avatar, PackageError, Shelf, check_name, default_shelf, read_avatar
+from models.avatar import Avatar, PackageError, Shelf, check_name, default_shelf, file_digest, read_avatar
 from models.create import agree, consent, loop, package, report
 from models.create.evaluate import evaluate
 from models.create.film import FootageError
@@ -34,6 +34,7 @@ from models.create.track import Track, tracked
 from models.landmarks.head import Head
 from models.landmarks.hearing import Beside
 from models.rates import FRAME_RATE, LOOKAHEAD_DEFAULT
+from models.runtime.eager import VOICE
 from models.voice import LOOKAHEADS
 
 LEAST_SECONDS: Final = 20.0
@@ -156,7 +157,8 @@ def create(wish: Wish, console: Console) -> Avatar:
     room = _room(wish, tracks)
     with _bars(console) as bars:
         told = bars("lips and jaw", quality.head_steps, "held-out cost {:.3f}")
-        trainer = fit_head(learned, held, room / "head", quality, wish.lookahead, device, told)
+        heard = file_digest(VOICE)[:12]  # a head that was fitted to another encoder would not understand this one
+        trainer = fit_head(learned, held, room / f"head-{heard}", quality, wish.lookahead, device, told)
         rule = fit_rule(trainer, learned, held)
         told = bars("pictures", quality.renderer_steps, "held-out lips {:.1f} dB")
         renderer = fit_renderer(learned, held, room / "renderer", quality, told).cpu()
@@ -234,8 +236,8 @@ def check(videos: Sequence[Path], tracks: Sequence[Track]) -> None:
     together = float((weight * [made.agreement for made in tracks]).sum() / weight.sum())
     if together < agree.AGREES and not all(made.labelled for made in tracks):
         raise FootageError(
-            f"voice and lips hardly agree (r = {together:.2f}): is it music, or the voice of another person? "
-            "film the speaker with their own sound"
+            f"voice and lips hardly agree (r = {together:.2f}): is it music, the voice of another person, or a "
+            "mouth that is covered? Film the speaker with their own sound"
         )
 
 

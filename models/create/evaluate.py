@@ -114,16 +114,21 @@ def evaluate(
         if complexion is not None:
             gaps["live"].append((gaps_seen(shown, _filled(found), complexion), phones[number]))
             gaps["truth"].append((gaps_seen(frames, own, complexion), phones[number]))
-        for name, mouth in (("repainted", spoken), ("static mouth", still.expand(len(own), -1, -1))):
-            made = list(repainted(person, iter(frames), own, posed(person, mouth, own)))
-            pixels[name] += [_compared(own[at], frames[at], made[at]) for at in range(2, len(made), PICTURES_EVERY)]
-            if name == "repainted":
-                again = _filled(np.stack(list(mesh_of(iter(made)))))
-                distances += np.linalg.norm((again - seen_by)[:, face.LIPS, :2], axis=-1).mean(-1).tolist()
-                repaint.append(_performance(tracked_truth, _normal(person, again), clip.speech, phones[number]))
-                if complexion is not None:
-                    gaps["repainted"].append((gaps_seen(made, again, complexion), phones[number]))
-                scores.sheet += _chosen(own, frames, made)
+        made = list(repainted(person, iter(frames), own, posed(person, spoken, own)))
+        looked = slice(2, len(made), PICTURES_EVERY)
+        pixels["repainted"] += [
+            _compared(*each) for each in zip(own[looked], frames[looked], made[looked], strict=True)
+        ]
+        again = _filled(np.stack(list(mesh_of(iter(made)))))
+        distances += np.linalg.norm((again - seen_by)[:, face.LIPS, :2], axis=-1).mean(-1).tolist()
+        repaint.append(_performance(tracked_truth, _normal(person, again), clip.speech, phones[number]))
+        if complexion is not None:
+            gaps["repainted"].append((gaps_seen(made, again, complexion), phones[number]))
+        scores.sheet += _chosen(own, frames, made)
+        mouth = posed(person, still.expand(len(own[looked]), -1, -1), own[looked])
+        made = list(repainted(person, iter(frames[looked]), own[looked], mouth))
+        compared = zip(own[looked], frames[looked], made, strict=True)
+        pixels["static mouth"] += [_compared(*each) for each in compared]
     runtime.close()
     static = [metrics.Performance(p.truth, _static(p.truth, usual), p.speech, p.phones) for p in network]
     neutral = person.speaker.head.reference.numpy()

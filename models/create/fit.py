@@ -6,6 +6,7 @@ last, and it ends when it no longer becomes better.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,10 @@ def fit_head(
         checkpoint_every=LOOK_EVERY,
     )
     trainer = Trainer(config, [piece.clip for piece in learned], device)
-    trainer.resume()
+    try:
+        trainer.resume()
+    except ValueError:  # of an older version's settings: begun anew
+        shutil.rmtree(out)
     best_path = out / "best.safetensors"
     best, stale = float("inf"), 0
     if best_path.is_file():
@@ -189,9 +193,20 @@ def fit_renderer(
     settings = painting.Settings(
         size=quality.patch, steps=quality.renderer_steps, checkpoint_every=250, patience=2 * quality.patience
     )
-    return painting.fit(
-        seen(learned), out, settings, seen(held), lambda now: told(Told(now.step, now.steps, now.cost, now.lips_psnr))
-    )
+
+    def fitted() -> Patch:
+        return painting.fit(seen(learned), out, settings, seen(held), tell)
+
+    def tell(now: painting.Progress) -> None:
+        told(Told(now.step, now.steps, now.cost, now.lips_psnr))
+
+    try:
+        return fitted()
+    except (ValueError, RuntimeError):  # of an older version's settings or layers: begun anew
+        if not out.is_dir():
+            raise
+        shutil.rmtree(out)
+        return fitted()
 
 
 def seen(pieces: Sequence[Piece]) -> list[painting.Clip]:
