@@ -158,6 +158,8 @@ def warnings(made: Made, scores: Scores) -> list[str]:
         said.append(f"lips are {live['sync_ms']:.0f} ms off the voice")
     if live["silence_motion"] > 2 * truth["silence_motion"]:
         said.append("lips move in silence more than they should")
+    if scores.phones.get("live", {}).get("gap_shut", 1.0) < 0.9:
+        said.append("the lips do not always meet at m, b and p: film more speech, in the voices that it will have")
     if scores.pictures["repainted"]["sharpness"] < 0.8:
         said.append("the mouth is softer than the film: --quality best, or film with more light")
     return said
@@ -200,6 +202,7 @@ def page(made: Made, scores: Scores, told: dict[str, Any]) -> str:
             "0.8 to 1.2 is good",
             0.8 <= painted["sharpness"] <= 1.2,
         ),
+        *_closing(scores),
         ("costs", f"{told['runtime']['core_ms_a_frame']} ms", "of one core, each 40 ms", True),
     ]
     boxes = "".join(
@@ -234,6 +237,12 @@ def page(made: Made, scores: Scores, told: dict[str, Any]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(made.name)}: report</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>"
     )
+
+
+def _closing(scores: Scores) -> list[tuple[str, str, str, bool]]:
+    """A tile for what pixels show at m, b and p, where it is known when they are said."""
+    share = scores.phones.get("live", {}).get("gap_shut", float("nan"))
+    return [("lips meet at m b p", f"{share:.2f}", "0.9 is good", share >= 0.9)] if np.isfinite(share) else []
 
 
 def _tables(scores: Scores) -> list[tuple[str, dict[str, Any]]]:

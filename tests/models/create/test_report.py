@@ -10,7 +10,7 @@ import pytest
 from models.create.evaluate import Scores
 from models.create.loop import Stretch
 from models.create.package import Scene
-from models.create.report import Made, coverage, warnings
+from models.create.report import Made, _closing, coverage, warnings
 from tests.models.create.test_loop import footage
 from tests.models.faces import speaking
 
@@ -98,3 +98,11 @@ def test_the_page_needs_nothing_but_itself(small):
     told = json.loads((small.report / "report.json").read_text())
     assert told["runtime"]["core_ms_a_frame"] > 0
     assert told["package_bytes"] > 100_000
+
+
+def test_lips_that_do_not_meet_are_said_and_shown():
+    told = scores()
+    told.phones["live"] = {"gap_shut": 0.6}
+    assert "do not always meet" in "; ".join(warnings(made(), told))
+    assert _closing(told) == [("lips meet at m b p", "0.60", "0.9 is good", False)]
+    assert _closing(scores()) == []
