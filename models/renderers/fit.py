@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from .. import face, losses
 from .patch import SIZES, Patch, sharpened
-from .placing import CHIN, Floats, apply, canon, inverse, towards, warped
+from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance
 
 Picture = npt.NDArray[np.uint8]
@@ -111,7 +111,7 @@ def pose_normal(clips: Sequence[Clip], mean: Floats, size: int) -> Footage:
 # --- What is painted -------------------------------------------------------------------------------------------------
 
 TOP: Final = 0.22
-"""Of a patch's side: nothing is painted above, which is under the nose."""
+"""Of a patch's side: nothing is painted above, which is under the nose; but where a short upper lip asks for more."""
 BESIDE: Final = 12.0
 BELOW_CHIN: Final = 10.0
 FEATHER: Final = 9.0
@@ -126,7 +126,7 @@ _RIM: Final = (*face.JAW_LINE[1:-1].tolist(), 280, 50)
 def hole_and_mask(mean: Floats, spoken: Floats, size: int) -> tuple[Tensor, Tensor]:
     """[S, S] each: 1 where the loop's own mouth is hidden from the network; the share of the painted in the picture.
 
-    Both hold the jaw at its lowest, in `spoken` [N, 57, 2].
+    Both hold the jaw at its lowest and the whole of the lips, in `spoken` [N, 57, 2].
     """
     unit = size / 128
     rim = mean[list(_RIM)].copy()
@@ -134,11 +134,13 @@ def hole_and_mask(mean: Floats, spoken: Floats, size: int) -> tuple[Tensor, Tens
     lips = mean[face.LIPS_INNER, 1].mean()
     low = np.clip((rim[:, 1] - lips) / (mean[CHIN, 1] - lips), 0, 1)
     rim[:, 1] += low * (max(0.0, float(lowest)) + BELOW_CHIN * unit)
+    highest = float(np.quantile(spoken[:, : len(face.LIPS_OUTER), 1].min(1), 0.01))
+    top = max(min(TOP * size, highest - (FEATHER + 2) * unit), NOSE_AT * size)
     at = torch.arange(size, dtype=torch.float32)
     outside = ring_distance(torch.from_numpy(rim[::-1].copy()).float()[None], at)[0]
     y, x = at[:, None].expand(size, size), at.expand(size, size)
     edge = EDGE * unit
-    inside = torch.stack([BESIDE * unit - outside, y - TOP * size, x - edge, size - 1 - edge - x, size - 1 - edge - y])
+    inside = torch.stack([BESIDE * unit - outside, y - top, x - edge, size - 1 - edge - x, size - 1 - edge - y])
     depth = inside.amin(0)
     share = ((depth - unit) / (FEATHER * unit)).clamp(0, 1)
     return (depth > 0).float(), share * share * (3 - 2 * share)
