@@ -59,10 +59,10 @@ MOUTH: Final[tuple[tuple[str, ...], ...]] = (
 """The weights that speech moves, both sides as one. Closing and pressing follow from the closure."""
 
 _WIDTH: Final = len(VISEMES) + 1 + len(MOUTH)
-CLOSES: Final = 0.20
+CLOSES: Final = 0.15
 """Probability of a closure at which lips begin to meet; at SHUT they have met."""
-SHUT: Final = 0.40
-"""Calibrated on voices in training: the least at which 93 % of what is called a closure is one."""
+SHUT: Final = 0.25
+"""Calibrated on voices in training: the highest at which 97 % of closures are found."""
 
 
 class Heard(NamedTuple):

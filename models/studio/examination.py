@@ -26,7 +26,7 @@ Sweep = dict[float, tuple[float, float]]
 
 THRESHOLDS: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
-LEAST_RIGHT: Final = 0.93
+LEAST_FOUND: Final = 0.97
 
 NEAR_SECONDS: Final = 0.06
 """Around a closure, in which the flag that says so is right: a frame and a half."""
@@ -55,9 +55,9 @@ def sweep(encoder: voice.VoiceEncoder, lessons: Sequence[Lesson], lookahead: int
 
 
 def calibrated(found: Sweep) -> float:
-    """The lowest threshold at which `LEAST_RIGHT` of what is called a closure is one: everybody sees lips that should
-    have met, nobody a tongue's closure that lips joined. The highest of all where none is so good."""
-    return min((at for at, (_, right) in found.items() if right >= LEAST_RIGHT), default=max(found))
+    """The highest threshold at which `LEAST_FOUND` of the closures are found: everybody sees lips that should have met.
+    The lowest of all where none finds so many."""
+    return max((at for at, (recall, _) in found.items() if recall >= LEAST_FOUND), default=min(found))
 
 
 def _hear(encoder: voice.VoiceEncoder, one: Lesson) -> list[voice.Heard]:

@@ -101,6 +101,16 @@ def test_sync_reads_part_of_a_frame() -> None:
     assert metrics.sync_ms([performance(*wave)]) == pytest.approx(20.0, abs=4)
 
 
+def test_lips_that_come_to_rest_with_the_last_word_are_not_wrong() -> None:
+    said = [metrics.Phone("pau", 0.0, 0.4), metrics.Phone("aa", 0.4, 1.0), metrics.Phone("pau", 1.0, 2.0)]
+    lips = np.zeros(50)
+    for last, expected in ((24, None), (20, 0.0)):
+        lips[9:25] = 0.0
+        lips[11:last] = 0.3
+        found = metrics.closures([(lips, said)])["closure_precision"]
+        assert np.isnan(found) if expected is None else found == expected
+
+
 def test_any_two_series_have_a_lag() -> None:
     wave = np.random.default_rng(3).normal(size=240)
     assert metrics.lag_ms([(wave, np.roll(wave, -2))]) == pytest.approx(-80.0, abs=6)

@@ -72,5 +72,5 @@ def test_a_lower_threshold_finds_no_less(lessons: list[Lesson]) -> None:
 
 
 def test_the_threshold_is_as_low_as_the_truth_of_what_it_says_allows() -> None:
-    assert calibrated({0.2: (1.0, 0.5), 0.4: (0.9, 0.94), 0.6: (0.5, 1.0)}) == 0.4
-    assert calibrated({0.2: (1.0, 0.5), 0.4: (0.9, 0.8)}) == 0.4
+    assert calibrated({0.2: (1.0, 0.5), 0.4: (0.98, 0.94), 0.6: (0.5, 1.0)}) == 0.4
+    assert calibrated({0.2: (0.9, 0.5), 0.4: (0.8, 0.8)}) == 0.2
