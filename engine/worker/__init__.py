@@ -44,6 +44,9 @@ BACK_OFF_MOST: Final = 8.0
 LISTEN_SECONDS: Final = 2.0
 """How long a better runtime hears what all sessions say before it answers, so that it knows what they have said."""
 
+LISTEN_MOST_SECONDS: Final = 20.0
+"""For how long it may stay behind before it is dismissed."""
+
 
 class Worker:
     """Owns the model's process from `async with` to its end.
@@ -77,7 +80,7 @@ class Worker:
         self._seats: list[Seat | None] = [None] * slots
         self._generations = [0] * (slots + 1)
         self._sequence = 0
-        self._pending: dict[int, tuple[Seat, asyncio.Future[Out]]] = {}
+        self._pending: dict[int, tuple[Seat, asyncio.Future[Out], Host]] = {}
         self._host: Host | None = None
         self._understudy: Understudy | None = None  # a better host, which hears along
         self._leaving: Host | None = None  # the one before, until it has answered what it was asked
@@ -204,18 +207,22 @@ class Worker:
             seat.at = self._host
         seat.unanswered += 1
         self._sequence += 1
-        self._pending[self._sequence] = seat, answer
+        self._pending[self._sequence] = seat, answer, seat.at
         seat.at.send(self._sequence, row)
         if self._understudy is not None:
             self._understudy.hear(seat, row)
+        elif seat.at is self._leaving:
+            self._host.send(0, in_passing(row))
         return answer
 
     def _answered(self, host: "Host", outs: Sequence[tuple[int, Out]]) -> None:
         if self._understudy is not None and host is self._understudy.host:
             self._understudy.heard += len(outs)
             return
-        self.batches[len(outs)] += 1
-        for sequence, out in outs:
+        asked = [(sequence, out) for sequence, out in outs if sequence]
+        if asked:
+            self.batches[len(asked)] += 1
+        for sequence, out in asked:
             self._hand_over(sequence, out)
 
     def _hand_over(self, sequence: int, out: Out) -> None:
@@ -225,13 +232,12 @@ class Worker:
             self._last_step = self._clock.now()
         if sequence not in self._pending:
             return
-        seat, answer = self._pending.pop(sequence)
+        seat, answer, host = self._pending.pop(sequence)
         seat.unanswered -= 1
         if answer.done():
             return  # its session has left
         if (out.slot, out.generation) != (seat.slot, seat.generation):
-            if seat.at is not None:
-                self._lose(seat.at, f"an answer for slot {out.slot} came out as one for slot {seat.slot}")
+            self._lose(host, f"an answer for slot {out.slot} came out as one for slot {seat.slot}")
             answer.set_exception(WorkerLost("the answer was another session's"))
             return
         answer.set_result(out)
@@ -239,7 +245,7 @@ class Worker:
     def release(self, seat: Seat) -> None:
         """For `Seat.release`."""
         self._seats[seat.slot] = None
-        for asker, answer in self._pending.values():
+        for asker, answer, _ in self._pending.values():
             if asker is seat:
                 answer.cancel()  # stays in the table until its answer comes, so that the watchdog still counts it
 
@@ -282,7 +288,7 @@ class Worker:
 
     def _fail_pending(self, reason: str) -> None:
         pending, self._pending = self._pending, {}
-        for seat, answer in pending.values():
+        for seat, answer, _ in pending.values():
             seat.unanswered -= 1
             if not answer.done():
                 answer.set_exception(WorkerLost(reason))
@@ -343,14 +349,17 @@ class Worker:
                 await host.close()
                 continue
             understudy = self._understudy = Understudy(host)
+            until = self._clock.now() + LISTEN_MOST_SECONDS
             await self._clock.sleep_until(self._clock.now() + LISTEN_SECONDS)
+            while self._understudy is understudy and understudy.behind(self._slots) and self._clock.now() < until:
+                await self._clock.sleep_until(self._clock.now() + WATCH_SECONDS)
             if self._understudy is understudy:
                 await self._take_over(understudy, opened.reason)
 
     async def _take_over(self, understudy: "Understudy", reason: str) -> None:
         """Each seat moves on as soon as all that it has asked is answered; who never was heard starts from silence."""
         self._understudy = None
-        if understudy.told - understudy.heard > MOST_PENDING * self._slots:
+        if understudy.behind(self._slots):
             log.warning("the better runtime does not keep up: the present one serves on")
             return await understudy.host.close()
         for seat in self._taken():
@@ -359,8 +368,12 @@ class Worker:
         self.backend = reason
         self.improvements += 1
         log.info("%s now serves", reason)
-        while self._leaving is not None and any(seat.at is self._leaving for seat, _ in self._pending.values()):
+        until = self._clock.now() + LISTEN_SECONDS
+        while self._leaving is not None and any(host is self._leaving for *_, host in self._pending.values()):
             await self._clock.sleep_until(self._clock.now() + WATCH_SECONDS)
+            if self._clock.now() > until:  # who never waits for an answer moves on all the same
+                for seat in self._taken():
+                    seat.at = None
         leaving, self._leaving = self._leaving, None
         if leaving is not None:
             await leaving.close()
@@ -376,8 +389,16 @@ class Understudy:
         self.told = 0
         self.heard = 0
 
+    def behind(self, slots: int) -> bool:
+        """It has not shown yet that it can step, or not that it is fast enough."""
+        return self.told - self.heard > MOST_PENDING * slots or (self.told > 0 and self.heard == 0)
+
     def hear(self, seat: Seat, row: Row) -> None:
-        """Only what follows from sound is computed: that is where states are."""
-        self.host.send(0, replace(row, wants=Wants.NOTHING, reset=row.reset or seat not in self.seats))
+        self.host.send(0, replace(in_passing(row), reset=row.reset or seat not in self.seats))
         self.seats.add(seat)
         self.told += 1
+
+
+def in_passing(row: Row) -> Row:
+    """Only what follows from sound is computed: that is where states are. Nobody is answered (question 0)."""
+    return replace(row, wants=Wants.NOTHING)

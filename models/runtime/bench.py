@@ -366,7 +366,7 @@ def plot(reports: Sequence[Report], path: Path) -> None:
             above += spent
     right.set_xticks(range(len(reports[0].steps)), [step.batch for step in reports[0].steps])
     whose = " | ".join(_who(one) for one in reports)
-    right.set(xlabel=f"rows in a step ({whose}, from left to right)", ylabel="core-ms", title="of which for one row")
+    right.set(xlabel=f"rows in a step ({whose}, from left to right)", ylabel="core-ms", title="Of one row, by stage")
     right.legend(fontsize=8)
     kernels = ", ".join(sorted({f"{one.calibration_ms:.1f}" for one in reports}))
     figure.suptitle(

@@ -1,4 +1,4 @@
-"""The model's process: `python -m models.runtime.child JSON`, started by `engine/worker.py` alone.
+"""The model's process: `python -m models.runtime.child JSON`, started by `engine/worker/process.py` alone.
 
 It lives as long as its standard input is open and its parent alive, and as long as the runtime does not raise.
 """
