@@ -165,6 +165,7 @@ def draw(known: Rows, path: Path) -> None:
                 axes.axhline(height, color=colour, linestyle=":", label=None if curve else system)
         axes.set_xlabel("look-ahead K, frames of 40 ms (dotted: faithful, offline)")
         axes.set_title({"ld": "ld, % of the eye corners' distance", "opening_r_always": "opening_r, all frames"}[score])
+        axes.set_xlim(-0.3, 5.3)
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
