@@ -67,7 +67,7 @@ class Wire(Protocol):
     def send(self, data: str) -> None: ...
 
 
-class DataChannel:
+class EventChannel:
     """Of one connection. `leave` ends that connection, with the reason."""
 
     def __init__(self, session: Conversation, clock: Clock, commands: bool, leave: Callable[[str], None]) -> None:

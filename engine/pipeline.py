@@ -36,6 +36,9 @@ CLOSING_MOMENTS = 2
 FADE_SAMPLES = HEARD_RATE // 100
 """10 ms: what is cut off mid-word fades, it does not click."""
 
+HELD_SECONDS = 0.4
+"""How long the last painted picture stands in for those that do not come."""
+
 FIRST_PATIENCE_SECONDS = 0.25
 """How long the very first picture is waited for, before any beat is known."""
 
@@ -259,10 +262,15 @@ class Pipeline:
         wants = self._wants()
         heard, face, points, mesh = chunk.heard if self._listened() else QUIET, None, None, None
         roi: Roi | None = None
+        behind = 0.0 if shown is None or coming.voided else (coming.position - shown) * CHUNK_SECONDS
         if coming.voided:
             heard, self._fading = self._faded(), None
         elif out is not None:
             roi, face, points, mesh = out.roi, out.face, out.points, out.mesh
+            if behind > HELD_SECONDS:
+                roi = None  # the model is away: the loop goes on with its own mouth
+            elif shown is not None:
+                index = loop_index(shown, self.card.frames)  # a mouth fits the frame that it was painted into
         if self._closing:
             roi, face = self._closed(index, face)
         self._shown, self._shown_face = roi, face
@@ -276,7 +284,7 @@ class Pipeline:
             points=points,
             mesh=mesh,
             repeated=shown != coming.position and not coming.voided,
-            behind=0.0 if shown is None or coming.voided else (coming.position - shown) * CHUNK_SECONDS,
+            behind=behind,
             arrived=0.0 if coming.voided else chunk.arrived,
             loop_index=index,
         )

@@ -39,8 +39,15 @@ SOURCE_TYPES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 XMP_BOX: Final = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 """The `uuid` box in which MP4 files carry XMP (ISO 16684-3)."""
 
+PATIENCE_SECONDS: Final = 60.0
+"""Without an answer of the model: nobody waits here, and a busy machine is slow, not broken."""
+
 AHEAD: Final = 12
 """Moments that may wait for the encoder."""
+
+
+class RenderError(Exception):
+    """There is no film, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.out.parent.is_dir():
             raise StartError(f"{arguments.out.parent} is no directory")
         rendered = asyncio.run(_render(arguments.audio, arguments.out, config, quiet=arguments.json))
-    except (StartError, AudioFileError, ConfigError, OSError) as wrong:
+    except (StartError, AudioFileError, ConfigError, RenderError, OSError) as wrong:
         print(f"liveface: {wrong}", file=sys.stderr)
         return 2 if isinstance(wrong, ConfigError) else 1
     if arguments.json:
@@ -96,7 +103,8 @@ async def render(
 ) -> Rendered:
     """Render `audio` into `out`, which appears only when it is whole. `told` hears how many frames there are so far.
 
-    Raises AudioFileError for sound that cannot be read and OSError for a file that cannot be written.
+    Raises AudioFileError for sound that cannot be read, OSError for a file that cannot be written, and RenderError when
+    the model did not last: a film with one picture for many is worth nothing.
     """
     began = clock.now()
     unfinished = out.with_name(f".{out.name}.unfinished")
@@ -120,6 +128,8 @@ async def render(
                 finally:
                     await loop.run_in_executor(thread, film.close)
             await loop.run_in_executor(thread, mark_synthetic, unfinished, session.card)
+        if repeated:
+            raise RenderError(f"the model was lost on the way, {repeated} of {frames} pictures are missing: try again")
         unfinished.replace(out)
     except BaseExceptionGroup as several:
         unfinished.unlink(missing_ok=True)
@@ -228,7 +238,7 @@ async def _render(audio: Path, out: Path, config: Config, quiet: bool) -> Render
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress:
         bar = progress.add_task("rendering", total=None if seconds is None else round(seconds * FRAME_RATE))
-        async with open_worker(config, clock) as worker:
+        async with open_worker(config, clock, PATIENCE_SECONDS) as worker:
             avatar = next(iter(worker.cards))
             return await render(
                 audio, out, worker, clock, avatar, lambda frames: progress.update(bar, completed=frames)

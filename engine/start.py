@@ -19,7 +19,7 @@ def shelf_of(config: Config) -> Shelf:
 
 
 @asynccontextmanager
-async def open_worker(config: Config, clock: Clock) -> AsyncIterator[Worker]:
+async def open_worker(config: Config, clock: Clock, patience: float | None = None) -> AsyncIterator[Worker]:
     """The model with the configured avatars, open and warm. Raises StartError."""
     try:
         shelf = shelf_of(config)
@@ -30,6 +30,7 @@ async def open_worker(config: Config, clock: Clock) -> AsyncIterator[Worker]:
             inline=config.runtime == "inline",
             clock=clock,
             lookahead=config.lookahead,
+            patience=patience,
         )
         await worker.__aenter__()
     except (PackageError, RuntimeError, ValueError, OSError, ImportError) as broken:

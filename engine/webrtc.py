@@ -35,7 +35,7 @@ from aiortc.rtp import (
 from engine.broadcast import Broadcast, Workshop
 from engine.clock import Clock
 from engine.connection import Connection, close_connection
-from engine.datachannel import Conversation, DataChannel
+from engine.datachannel import Conversation, EventChannel
 from engine.encoder import Headroom, choose_h264
 from engine.icefilter import (
     Ground,
@@ -96,7 +96,7 @@ class Peer:
         self._connected_at: float | None = None
         self._broadcast: Broadcast | None = None
         self._sees = False  # a key frame has gone out
-        self._channel = DataChannel(session, shared.clock, role is not Role.WHEP, self.leave)  # viewers watch
+        self._channel = EventChannel(session, shared.clock, role is not Role.WHEP, self.leave)  # viewers watch
         self._cname = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
         connection.on("connectionstatechange", self._on_state)

@@ -54,7 +54,8 @@ class Worker:
     `packages` are avatar directories. `backend`: "auto", "plain", "openvino", … or the dotted name of any module with
     `open(packages, slots, lookahead=None) -> Runtime`; with `inline=True` such a callable itself too. `inline` runs the
     runtime in a thread of this process, for tests and debugging: a step that hangs cannot be killed there. One more
-    slot than `slots` is opened: the canary's. `clock` is the real one, except in tests of the watchdog.
+    slot than `slots` is opened: the canary's. `clock` is the real one, except in tests of the watchdog. `patience`:
+    seconds without an answer after which the process is taken for hung; `HUNG_SECONDS` unless nobody is waiting.
     Entering waits until the runtime is open and warm; it raises `RuntimeError` with one line when it cannot be opened.
     """
 
@@ -67,6 +68,7 @@ class Worker:
         inline: bool = False,
         clock: Clock,
         lookahead: int | None = None,
+        patience: float | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError("a worker needs at least one slot")
@@ -76,6 +78,7 @@ class Worker:
         self._inline = inline
         self._clock = clock
         self._slots = slots
+        self._patience = HUNG_SECONDS if patience is None else patience
         self._cards: dict[str, AvatarCard] = {}
         self._seats: list[Seat | None] = [None] * slots
         self._generations = [0] * (slots + 1)
@@ -294,7 +297,7 @@ class Worker:
                 answer.set_exception(WorkerLost(reason))
 
     async def _watch(self) -> None:
-        """Lose a host that answers nothing for `HUNG_SECONDS` while something is due.
+        """Lose a host that answers nothing for `patience` seconds while something is due.
 
         Only time in which this loop ran counts: if the whole machine stood still, the model did too.
         """
@@ -306,8 +309,8 @@ class Worker:
                 self._quiet += min(now - before, 2 * WATCH_SECONDS)
                 for host in self._all_hosts():
                     host.collect()
-                if self._quiet > HUNG_SECONDS and self._pending:
-                    self._lose(self._host, f"no answer for {HUNG_SECONDS:g} s")
+                if self._quiet > self._patience and self._pending:
+                    self._lose(self._host, f"no answer for {self._patience:g} s")
             before = now
 
     async def _replace_lost(self) -> None:

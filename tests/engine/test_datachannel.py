@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.datachannel import COMMAND_BYTES_MOST, COMMANDS_PER_SECOND, EVENT_BYTES_MOST, LABEL, DataChannel
+from engine.datachannel import COMMAND_BYTES_MOST, COMMANDS_PER_SECOND, EVENT_BYTES_MOST, LABEL, EventChannel
 from engine.media import Event
 from engine.session import SessionClosedError
 from tests.engine.test_webrtc import Talk
@@ -39,7 +39,7 @@ class Line:
     def __init__(self, commands: bool = True) -> None:
         self.clock = JumpingClock()
         self.talk, self.wire, self.reasons = Talk(), Wire(), list[str]()
-        self.channel = DataChannel(self.talk, self.clock, commands, self.reasons.append)
+        self.channel = EventChannel(self.talk, self.clock, commands, self.reasons.append)
         self.channel.opened(self.wire)
 
     def say(self, **command: Any) -> None:

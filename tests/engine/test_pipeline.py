@@ -9,7 +9,8 @@ import pytest
 
 from engine.listener import Listened, Listener, Pacing
 from engine.media import Moment
-from engine.pipeline import CLOSING_MOMENTS, Pipeline
+from engine.picture import lay
+from engine.pipeline import CLOSING_MOMENTS, HELD_SECONDS, Pipeline
 from models.rates import CHUNK_SECONDS, HEARD_CHUNK, HEARD_RATE
 from models.runtime import Wants
 from tests.fakes import JumpingClock, mouth, settle, vowel
@@ -171,6 +172,15 @@ async def test_a_lost_worker_leaves_the_loop_picture_and_the_sound() -> None:
         await stage.speak(1.0)
         during = stage.moments[before + 2 : before + 22]
         assert all(loud(moment) > 0.01 and moment.repeated for moment in during)
+        held = [moment for moment in during if moment.behind <= HELD_SECONDS]
+        assert len(held) >= 5
+        for moment in held:  # one picture, whole: never a mouth in a frame that it was not painted into
+            assert np.array_equal(moment.picture.y, held[0].picture.y)
+            assert moment.loop_index == held[0].loop_index
+        card = stage.pipeline.card
+        for moment in during[len(held) :]:
+            assert np.array_equal(moment.picture.y, lay(card, moment.loop_index, None).y)
+        assert len({moment.loop_index for moment in during[len(held) :]}) > 5, "the loop goes on"
         assert not stage.moments[-1].repeated
 
 

@@ -1,5 +1,6 @@
 """Rendering to a file: everything said is in it, in sync, marked as synthetic; a failure leaves nothing behind."""
 
+import asyncio
 import os
 import wave
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +13,7 @@ import pytest
 from engine import __main__ as command_line
 from engine.audiofile import AudioFileError
 from engine.clock import RealClock
-from engine.render import XMP_BOX, mark_synthetic, render, source_type
+from engine.render import PATIENCE_SECONDS, XMP_BOX, RenderError, mark_synthetic, render, source_type
 from engine.worker import Worker
 from models.rates import FRAME_RATE, HEARD_RATE
 from models.runtime import Out, Row
@@ -83,6 +84,25 @@ async def test_the_mouth_opens_with_the_voice_and_on_its_frame(audio: Path, tmp_
         mouths = [float(frame.to_ndarray(format="gray")[18:46, 18:46].mean()) for frame in film.decode(video=0)]
     quiet, loud = np.array(mouths[:24] + mouths[52:]), np.array(mouths[27:49])
     assert loud.min() > quiet.max() + 10
+
+
+async def test_a_film_in_which_the_model_was_lost_is_no_film(audio: Path, tmp_path: Path) -> None:
+    def opener(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> FakeRuntime:
+        return FakeRuntime(["ok"] * 20 + ["raise"], slots=slots)
+
+    async with Worker([], 1, opener, inline=True, clock=RealClock()) as worker:
+        with pytest.raises(RenderError, match="of 75 pictures are missing"):
+            await render(audio, tmp_path / "out.mp4", worker, RealClock(), "demo")
+    assert not await asyncio.to_thread(lambda: [path.name for path in tmp_path.iterdir() if path != audio])
+
+
+async def test_a_slow_model_is_waited_for(audio: Path, tmp_path: Path) -> None:
+    def opener(packages: Sequence[Path], slots: int, lookahead: int | None = None) -> FakeRuntime:
+        return FakeRuntime(["ok"] * 20 + ["sleep 1.5"], slots=slots)
+
+    async with Worker([], 1, opener, inline=True, clock=RealClock(), patience=PATIENCE_SECONDS) as worker:
+        rendered = await render(audio, tmp_path / "out.mp4", worker, RealClock(), "demo")
+        assert (rendered.frames, rendered.repeated, worker.restarts) == (75, 0, 0)
 
 
 async def test_s12_the_file_says_that_it_is_synthetic(audio: Path, tmp_path: Path, worker: Worker) -> None:
