@@ -65,7 +65,7 @@ def test_a_runtime_keeps_no_loop_of_its_own(files: LoopFiles, package: Path) -> 
     assert os.fstat(files.memory).st_size == written  # it lay there already
     os.pwrite(files.memory, bytes([77]), 5)
     assert loop[0][0, 5] == 77  # the very same memory
-    assert runtime._presenters["ellipse"].painter._loop is loop
+    assert runtime._presenters["ellipse"].shelf._loop is loop
 
 
 def test_a_process_that_takes_anothers_place_decodes_nothing_again(
