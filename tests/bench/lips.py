@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         print(json.dumps(found, indent=1))
     else:
-        Console(width=140).print(table(found), "* never heard in training")
+        Console(width=140).print(table(found), "* held out while the encoder was examined; models/shipped/voice/CARD.md says whom the shipped one knows")
 
 
 if __name__ == "__main__":
