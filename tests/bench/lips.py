@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         print(json.dumps(found, indent=1))
     else:
-        Console(width=140).print(table(found), "* held out while the encoder was examined; models/shipped/voice/CARD.md says whom the shipped one knows")
+        Console(width=140).print(table(found), "* held out when it was examined; its card says whom it knows")
 
 
 if __name__ == "__main__":
