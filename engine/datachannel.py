@@ -60,7 +60,7 @@ class Wire(Protocol):
 
     label: str
     readyState: str  # noqa: N815 - aiortc calls it so
-    bufferedAmount: int  # noqa: N815
+    bufferedAmount: int  # noqa: N815 - this too
 
     def on(self, event: str, listener: Callable[..., None]) -> Any: ...
 

@@ -326,20 +326,8 @@ class Fitting:
         save_png(path, torch.cat(strips, 1))
 
     def draw_curve(self, path: Path) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure((7, 4))
-        left = figure.subplots()
-        window = max(1, len(self.curve) // 100)
-        means = np.convolve(self.curve, np.ones(window) / window, "valid")
-        left.semilogy(np.arange(len(means)) + window, means)
-        left.set_xlabel("step")
-        left.set_ylabel("cost")
-        if self.held is not None:
-            right = left.twinx()
-            right.plot(np.linspace(0, self.at, len(self.kept) + 1)[1:], self.kept, "o-", color="C1", markersize=3)
-            right.set_ylabel("held-out lips, dB")
-        figure.savefig(path, dpi=100)
+        steps = np.linspace(0, self.at, len(self.kept) + 1)[1:]
+        draw_curve(path, self.curve, list(zip(steps, self.kept, strict=True)) if self.held is not None else [])
 
     # --- Checkpoints
 
@@ -441,6 +429,24 @@ def load(path: Path) -> Patch:
     counts = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
     renderer.load_state_dict({**counts, **tensors})
     return renderer.eval()
+
+
+def draw_curve(path: Path, cost: Sequence[float], judged: Sequence[tuple[float, float]]) -> None:
+    """What the steps cost, as running means; and at which step held-out lips were so many decibels right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((7, 4))
+    left = figure.subplots()
+    window = max(1, len(cost) // 100)
+    means = np.convolve(cost, np.ones(window) / window, "valid")
+    left.semilogy(np.arange(len(means)) + window, means)
+    left.set_xlabel("step")
+    left.set_ylabel("cost")
+    if judged:
+        right = left.twinx()
+        right.plot(*zip(*judged, strict=True), "o-", color="C1", markersize=3)
+        right.set_ylabel("held-out lips, dB")
+    figure.savefig(path, dpi=100)
 
 
 def save_png(path: Path, picture: Tensor) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from . import Renderer
 from .adversary import Adversary, alike, convincing, unmasked
-from .fit import save_png
+from .fit import draw_curve, save_png
 
 Rows = npt.NDArray[np.int64]
 Lesson = Mapping[str, Tensor]
@@ -185,7 +185,7 @@ class School:
                 saved = self.spent
                 self.kept.append((self.at, self.lips_psnr()))
                 self.save()
-                self.draw_curve(self.out / "curve.png")
+                draw_curve(self.out / "curve.png", self.curve, self.kept)
                 if report:
                     report(Progress(self.at, self.share, float(np.mean(self.curve[-100:])), self.kept[-1][1]))
             if self.spent - looked >= self.settings.sheet_seconds or self.done:
@@ -210,21 +210,6 @@ class School:
             for pictures in (self._held["true"], painted):
                 strips.append(torch.cat(list(pictures[first : first + columns]), 2))
         save_png(path, torch.cat([strip for strip in strips if strip.shape == strips[0].shape], 1))
-
-    def draw_curve(self, path: Path) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure((7, 4))
-        left = figure.subplots()
-        window = max(1, len(self.curve) // 100)
-        means = np.convolve(self.curve, np.ones(window) / window, "valid")
-        left.semilogy(np.arange(len(means)) + window, means)
-        left.set_xlabel("step")
-        left.set_ylabel("cost, without the adversary's")
-        right = left.twinx()
-        right.plot(*zip(*self.kept, strict=True), "o-", color="C1", markersize=3)
-        right.set_ylabel("held-out lips, dB")
-        figure.savefig(path, dpi=100)
 
     # --- Checkpoints
 
