@@ -26,7 +26,7 @@ tests hold ours against soxr's best quality.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,22 @@ def _block(rate: int) -> tuple[int, int, Doubles]:
     order = [output * rate % HEARD_RATE // common for output in range(period)]
     begins = [output * rate // HEARD_RATE for output in range(period * periods)]
     return rate // common * periods, period * periods, _banded(_kernels(rate)[order], begins)
+
+
+class _Sound:
+    """A stretch of 16 kHz as the ear hears it, made when it is first asked for."""
+
+    __slots__ = ("_heard", "_stretch")
+
+    def __init__(self, stretch: Heard) -> None:
+        self._stretch = stretch
+        self._heard: Heard | None = None
+
+    def __call__(self) -> Heard:
+        if self._heard is None:
+            self._heard = _heard_at_16k(self._stretch, 2 * _PAST)
+            self._heard.setflags(write=False)
+        return self._heard
 
 
 class _Run:
@@ -348,7 +364,7 @@ class Chunker:
             AudioChunk(self._pts, sound, features, self.epoch, arrived, min(self._partial_invented, HEARD_CHUNK))
         )
         self._pts += HEARD_CHUNK
-        self._partial = np.zeros_like(self._partial)
+        self._partial = np.empty_like(self._partial)
         self._filled = 0
         self._partial_invented = 0
 
@@ -357,13 +373,7 @@ class Chunker:
         stretch = np.concatenate([self._past, self._partial])
         self._past = stretch[CHUNK:]
 
-        @cache
-        def sound() -> Heard:
-            heard = _heard_at_16k(stretch, 2 * _PAST)
-            heard.setflags(write=False)
-            return heard
-
-        return sound, stretch[_PAST : _PAST + CHUNK].astype(np.float32) / np.float32(32768)
+        return _Sound(stretch), stretch[_PAST : _PAST + CHUNK].astype(np.float32) / np.float32(32768)
 
     def _cut_at_48k(self) -> tuple[Callable[[], Heard], Floats]:
         heard = self._partial

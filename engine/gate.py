@@ -52,8 +52,8 @@ FLOOR_AT_FIRST_DB: Final = -42.0
 """A session may begin in mid-word: louder than this is not believed to be a room's noise at once."""
 
 
-_FREQUENCIES = np.fft.rfftfreq(2 * CHUNK, 1 / SAMPLE_RATE)
-_BAND = ((_FREQUENCIES >= 200) & (_FREQUENCIES <= 4_000)).astype(np.float32)
+_FREQUENCIES = np.fft.rfftfreq(CHUNK, 1 / SAMPLE_RATE)
+_BAND = slice(*np.searchsorted(_FREQUENCIES, [200, 4_001]).tolist())
 _WINDOW = np.hanning(CHUNK).astype(np.float32)
 _LAGS = slice(SAMPLE_RATE // 400, SAMPLE_RATE // 70)
 _WINDOW_OVERLAP = np.fft.irfft(np.abs(np.fft.rfft(_WINDOW, 2 * CHUNK)) ** 2)[:CHUNK]
@@ -64,8 +64,11 @@ _WIDENED = _FULL_OVERLAP / _WINDOW_OVERLAP[_LAGS]
 
 def measure(features: Floats) -> tuple[float, float]:
     """Level in dB against full scale and periodicity 0…1 of one chunk, f32 [640]."""
-    spectrum = np.fft.rfft(features * _WINDOW, 2 * CHUNK)
-    repeats = np.fft.irfft((spectrum.real**2 + spectrum.imag**2) * _BAND)
+    spectrum = np.fft.rfft(features * _WINDOW)[_BAND]
+    power = np.zeros(CHUNK // 2 + 1)
+    power[_BAND] = spectrum.real**2 + spectrum.imag**2
+    # Without zeros behind the chunk, lags wrap round: the window leaves less than 3 % of that at the longest one.
+    repeats = np.fft.irfft(power)
     energy = float(repeats[0])
     if energy <= 1e-12:
         return -120.0, 0.0
@@ -87,12 +90,14 @@ class Gate:
         self._alone = 0  # chunks that it has been open without a voice
         self._bursts_trusted = True
         self._before = (0.0, 0.0)
+        self._level = 0.0
         self._closing = len(CLOSING)
 
     def open(self, features: Floats) -> float:
         """Hear one chunk, f32 [640]; get the gain 0…1 that it passes with. `speaking` is set for it."""
         level, periodicity = measure(features)
         self._follow_floor(level, periodicity)
+        self._level = level
         above = level - self.floor
         heard = level > QUIETEST_DB
         voiced = heard and periodicity >= PERIODIC and level > self.speech - VOICE_BELOW_SPEECH_DB
@@ -123,9 +128,10 @@ class Gate:
         self._since_counting = HOLD_CHUNKS
         self._closing = len(CLOSING)
 
-    def quiet(self, features: Floats) -> bool:
-        """Whether a chunk holds nothing worth hearing, as far as is known now. Changes nothing."""
-        level, _ = measure(features)
+    def quiet(self, features: Floats | None = None) -> bool:
+        """Whether a chunk, or else the last one that went in, holds nothing worth hearing, as far as is known now.
+        Changes nothing."""
+        level = self._level if features is None else measure(features)[0]
         if self.floor == 0.0:
             return level <= QUIETEST_DB  # nothing is known of the room yet
         return level <= max(QUIETEST_DB, self.floor + STAY_ABOVE_FLOOR_DB, self.speech - VOICE_BELOW_SPEECH_DB)

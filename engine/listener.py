@@ -325,7 +325,7 @@ class Listener:
             started = segment_id if first else None
             if last:
                 ended.append(segment_id)
-        elif speaking and (self._live_segment is not None or not self._gate.quiet(content.features)):
+        elif speaking and (self._live_segment is not None or not self._gate.quiet()):
             if self._live_segment is None:
                 self._turn += 1
                 self._live_segment = started = f"live-{self._turn}"

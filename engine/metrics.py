@@ -188,9 +188,9 @@ class Metrics:
 
 
 def _key(name: str, wanted: Labels, given: Mapping[str, str]) -> Labels:
-    if set(given) != set(wanted):
+    if given.keys() != set(wanted):
         raise ValueError(f"{name} has labels {list(wanted)}, not {sorted(given)}")
-    return tuple(given[label] for label in wanted)
+    return tuple([given[label] for label in wanted])
 
 
 def _head(name: str, help_text: str, kind: str) -> Iterable[str]:

@@ -179,7 +179,8 @@ class Pipeline:
                 before.overdue = True
         self._asked.append(coming)
         self._coming.append(coming)
-        self._more.ring()
+        if len(self._coming) == 1:  # else the player waits for an answer, and this is none
+            self._more.ring()
         self._step(listened.chunk.features, listened.overdue)
 
     def _step(self, features: Floats, overdue: bool = False) -> None:

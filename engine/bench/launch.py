@@ -185,8 +185,8 @@ def _family(process: int) -> list[int]:
 
 
 def _cpu_seconds(process: int) -> float:
-    fields = _stat(process)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    """Its own, and that of its children that have ended: the model's process may be replaced while it is measured."""
+    return sum(map(int, _stat(process)[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(process: int) -> list[str]:

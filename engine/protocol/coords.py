@@ -15,11 +15,14 @@ Coords = Literal["gltf", "unity", "unreal"]
 HEAD: Final = BLENDSHAPES
 """Where the head's 4 + 3 + 2 numbers begin in a face of the engine."""
 
-SYSTEMS: Final[dict[Coords, tuple[tuple[int, ...], Floats]]] = {
+SYSTEMS: Final[dict[Coords, tuple[npt.NDArray[np.intp], Floats]]] = {
     # Of the nine head numbers qx qy qz qw px py pz yaw pitch: which canonical one goes where, times what.
-    "gltf": (tuple(range(9)), np.ones(9, np.float32)),
-    "unity": (tuple(range(9)), np.array([1, -1, -1, 1, -1, 1, 1, -1, 1], np.float32)),
-    "unreal": ((2, 0, 1, 3, 6, 4, 5, 7, 8), np.array([-1, 1, -1, 1, 100, -100, 100, -1, -1], np.float32)),
+    "gltf": (np.arange(9), np.ones(9, np.float32)),
+    "unity": (np.arange(9), np.array([1, -1, -1, 1, -1, 1, 1, -1, 1], np.float32)),
+    "unreal": (
+        np.array([2, 0, 1, 3, 6, 4, 5, 7, 8], np.intp),
+        np.array([-1, 1, -1, 1, 100, -100, 100, -1, -1], np.float32),
+    ),
 }
 
 
@@ -31,4 +34,4 @@ def head_in(coords: Coords, head: Floats) -> Floats:
     to the right; Unreal's yaw grows to the right and its pitch upwards.
     """
     order, sign = SYSTEMS[coords]
-    return np.asarray(head, np.float32)[list(order)] * sign
+    return np.asarray(head, np.float32)[order] * sign

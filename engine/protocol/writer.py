@@ -72,7 +72,9 @@ class MomentWriter:
     def write(self, moment: Moment, segment_end: bool = False) -> dict[Kind, list[Message]]:
         """Everything but the picture, which takes an encoder: see `video`."""
         self._skip(moment.pts)
-        flags = (Flag.SPEAKING if moment.speaking else Flag.IDLE) | (Flag.SEGMENT_END if segment_end else 0)
+        flags = int(Flag.SPEAKING if moment.speaking else Flag.IDLE)
+        if segment_end:
+            flags |= Flag.SEGMENT_END
         pts_us = pts_us_from_heard(moment.pts)
         written: dict[Kind, list[Message]] = {}
         if self._sound is not None:
@@ -111,12 +113,12 @@ class MomentWriter:
         return seq
 
     def _face(self, form: FaceForm, flags: int, epoch: int, pts_us: int, face: Floats) -> Message:
-        weights = np.clip(face[:BLENDSHAPES], 0.0, 1.0)
+        weights = np.minimum(np.maximum(face[:BLENDSHAPES], 0.0), 1.0)  # np.clip takes three times as long to begin
         shown = _WEIGHTS[form.schema](weights)
         head = head_in(self._coords, face[BLENDSHAPES:])
-        visemes = faces.oculus_from_arkit(weights) if form.visemes else np.empty(0, np.float32)
+        visemes = [faces.oculus_from_arkit(weights)] if form.visemes else []
         if form.encoding == "binary":
-            return self._frame(Kind.FACE, flags, epoch, pts_us, face_payload(np.concatenate([shown, head, visemes])))
+            return self._frame(Kind.FACE, flags, epoch, pts_us, face_payload(np.concatenate([shown, head, *visemes])))
         fields: dict[str, Any] = {
             "seq": self._next(Kind.FACE),
             "epoch": epoch,
@@ -127,7 +129,7 @@ class MomentWriter:
             "gaze": _short(head[7:]),
         }
         if form.visemes:
-            fields["visemes"] = _short(visemes)
+            fields["visemes"] = _short(*visemes)
         return event_to_json(Event("face", fields))
 
 

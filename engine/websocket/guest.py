@@ -308,6 +308,8 @@ class Guest:
     def _hurry(self) -> None:
         """Send what the kernel takes at once; only when it does not take it all is the writer woken."""
         connection = self._connection
+        if connection.transport.is_closing():  # the client is gone, and its task will be told so
+            return
         while self._sending_since is None and connection.transport.get_write_buffer_size() == 0:
             message = self.outbox.take(self._clock.now())
             if message is None:

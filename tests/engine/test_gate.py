@@ -154,6 +154,9 @@ def test_quiet_knows_without_changing_anything():
     assert gate.quiet(hiss(0.04, amplitude=1e-4))
     assert not gate.quiet(vowel(0.04))
     assert vars(gate) == before
+    for last in (hiss(0.04, amplitude=1e-4), vowel(0.04)):
+        gate.open(last)
+        assert gate.quiet() == gate.quiet(last), "of the last chunk, without measuring it again"
 
 
 def test_two_sessions_do_not_know_of_each_other():

@@ -42,13 +42,19 @@ async def test_a_server_that_is_not_there_has_no_websocket():
 
 async def test_the_cpu_of_a_server_is_that_of_its_children_too():
     burn = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); sys.stdin.read()"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", child, stdin=asyncio.subprocess.PIPE)
+    child = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True); sys.stdin.read()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", child, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
     serving = Serving("http://127.0.0.1:1", os.getpid())
     try:
         before = serving.cpu_seconds()
         await asyncio.sleep(0.2)
         assert serving.cpu_seconds() > before
+        await process.stdout.readline()
+        assert serving.cpu_seconds() >= before + 0.3 - 0.02, "what a child has used counts also when it has ended"
         assert Serving("http://127.0.0.1:1").cpu_seconds() is None
     finally:
         process.stdin.close()

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.runtime import Out, Row, Wants
-from models.runtime.serve import APART_SECONDS, Numbered, first_of_each_slot, serve
+from models.runtime.serve import APART_SECONDS, REST_MOST_SECONDS, Numbered, first_of_each_slot, serve
 from tests.models.runtime.scripted import RAISE, Scripted
 
 
@@ -61,6 +62,30 @@ def test_what_comes_soon_after_a_step_is_gathered_for_the_next() -> None:
     serve(Scripted(["anna"], 4, None), link, lambda: time, pause)
     assert [[sequence for sequence, _ in answer] for answer in link.answers] == [[1], [2, 3], [4], [5]]
     assert pauses == [pytest.approx(APART_SECONDS - 0.001)] * 2
+
+
+@pytest.mark.parametrize(
+    ("wants", "took", "rest"),
+    [
+        (Wants.FACE, 0.004, 0.004),
+        (Wants.FACE, 0.5, REST_MOST_SECONDS),
+        (Wants.FACE, 0.001, APART_SECONDS - 0.001),
+        (Wants.FACE | Wants.PICTURE, 0.004, None),
+    ],
+    ids=["faces", "a step that was slow for once", "quick faces", "a picture"],
+)
+def test_after_faces_the_thread_rests_as_long_as_they_took(wants: Wants, took: float, rest: float | None) -> None:
+    time, pauses = 0.0, list[float]()
+
+    class Slow(Scripted):
+        def step(self, rows: Sequence[Row]) -> list[Out]:
+            nonlocal time
+            time += took
+            return super().step(rows)
+
+    link = Script([(1, replace(row(0), wants=wants))], [(2, replace(row(1), wants=wants))], [])
+    serve(Slow(["anna"], 4, None), link, lambda: time, pauses.append)
+    assert pauses == ([] if rest is None else [pytest.approx(rest)])
 
 
 def test_the_end_is_heard_while_rows_are_gathered() -> None:
