@@ -21,7 +21,12 @@ demo: $(STAMPS)/base | deps  ## set up, serve on loopback, print the address to 
 
 test: $(STAMPS)/dev $(STAMPS)/node | deps  ## set up, run every test that CI runs
 	@sh .ci/deps tests
+ifdef TESTS
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+else  # models compute, on both cores; the engine keeps time, alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup tests/models
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/models
+endif
 
 style: $(STAMPS)/dev  ## ruff, its format, and mypy --strict
 	$(BIN)/ruff check .

@@ -13,7 +13,6 @@ import sys
 import tomllib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import face, metrics
+from .halves import halves
 from .landmarks import EYES_APART, Conditions, LandmarkNetwork
 from .landmarks.augmentation import lend_lips, partners
 from .landmarks.forms import FORMS, Form
@@ -86,7 +86,7 @@ class Config:
     noise: float = 0.1
     """Standard deviation of what is added to the hearing, in its own units."""
     half: bool = False
-    """bf16 autocast on a CPU too. Recurrent layers then learn in half the time where it has AMX; not for convolutions,
+    """bf16 on a CPU that has the instructions, too. Recurrent layers then learn in half the time; not convolutions,
     which answer NaN now and then (torch 2.13)."""
     checkpoint_every: int = 200
     held_out: int = 20
@@ -244,8 +244,7 @@ class Trainer:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * self._warmth()
-        half = self.config.half or self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
+        with halves(self.device, self.config.half or self.device.type == "cuda"):
             cost = self.network.cost(code, conditions, points, self.network.begin(conditions.identity))
         self.optimizer.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

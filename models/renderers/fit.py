@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import face, losses
+from ..halves import halves
 from .patch import SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance
@@ -209,7 +210,7 @@ class Fitting:
             group["lr"] = self.settings.rate * self._warmth()
         with torch.no_grad():
             sketch = renderer.sketched(spoken).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with halves(self.device):
             said = renderer.unsharpened(renderer.look(seen), sketch)
         cost = picture_cost(said.float(), true, sketch, renderer.hole)
         self.optimizer.zero_grad()

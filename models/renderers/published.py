@@ -27,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..halves import halves
 from . import Renderer
 from .adversary import Adversary, alike, convincing, unmasked
 from .fit import draw_curve, save_png
@@ -138,7 +139,7 @@ class School:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(int(rng.integers(2**31)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with halves("cpu"):
             painted = course.paint(self.renderer.train(), lesson)
         painted = {name: tensor.float() for name, tensor in painted.items()}
         cost = course.cost(lesson, painted)
@@ -159,13 +160,13 @@ class School:
     def _argue(self, adversary: Adversary, other: torch.optim.Optimizer, lesson: Lesson, picture: Tensor) -> Tensor:
         """The adversary learns; what the renderer then owes it."""
         given, true = lesson["given"], lesson["true"]
-        with torch.autocast("cpu", torch.bfloat16):
+        with halves("cpu"):
             verdicts = adversary(given, true), adversary(given, picture.detach())
         wrong = unmasked(*verdicts)
         other.zero_grad()
         wrong.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         other.step()
-        with torch.autocast("cpu", torch.bfloat16):
+        with halves("cpu"):
             real, said = adversary(given, true), adversary(given, picture)
         return self.course.convincing * convincing(said) + self.course.alike * alike(real, said)
 

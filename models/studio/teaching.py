@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models import voice
+from models.halves import halves
 from models.mel import running_mean
 from models.studio.lessons import BATCH, Batch, Lesson, crops
 
@@ -111,7 +112,7 @@ class Course:
                 self.rate * min(1, done / 0.04 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * max(0, done - 0.04) / 0.96))
             )
         columns, _ = self._normal(columns, self._normal.silence(len(columns)))
-        with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as many lessons in the same time
+        with halves("cpu"):
             code, _ = self.encoder(columns, self.encoder.silence(len(columns)))
         loss = loss_of(self.encoder, code.float(), (truth[0], truth[1], truth[2], truth[3]))
         self.optimiser.zero_grad()
