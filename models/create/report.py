@@ -286,7 +286,7 @@ def _image(picture: Picture) -> str:
 
 
 def sheet(pairs: Sequence[tuple[Picture, Picture]], height: int = 220) -> Picture:
-    """Truth above, ours below, all of one width: faces are cut out as wide as they are, which differs with each turn."""
+    """Truth above, ours below, all of one width: faces are cut out as wide as they are, and each turn changes that."""
     shown = [(_sized(true, height), _sized(ours, height)) for true, ours in pairs]
     wide = int(np.median([one.shape[1] for pair in shown for one in pair]))
     columns = [np.concatenate([_centred(one, wide) for one in pair]) for pair in shown]
