@@ -20,7 +20,8 @@ def _one_thread() -> None:
 
 
 def test_it_learns_this_person(tmp_path: Path) -> None:
-    run = Fitting([speaks(60)], tmp_path, replace(FEW, steps=60, batch=4, checkpoint_every=20), held=[speaks(20, seed=3)])
+    longer = replace(FEW, steps=60, batch=4, checkpoint_every=20)
+    run = Fitting([speaks(60)], tmp_path, longer, held=[speaks(20, seed=3)])
     before = run.lips_psnr()
     seen: list[Progress] = []
     costs = list(run.run(seen.append))
