@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .. import face
 from ..streaming import State
 from . import Features, Loop, Renderer
-from .placing import into_patch
+from .placing import defined, into_patch
 from .unwrap import CROP, corner_of_crop, mapped
 
 CODE: Final = 32
@@ -56,7 +56,7 @@ class TextureDecoder(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """[B, C] → the difference [B, 3, 128, 128]"""
-        return cast(Tensor, self.layers(F.relu(self.spread(code)).reshape(len(code), -1, 4, 4)))
+        return cast(Tensor, self.layers(F.relu(self.spread(code)).reshape(code.shape[0], -1, 4, 4)))
 
 
 class AtlasEncoder(nn.Module):
@@ -128,11 +128,11 @@ class Atlas(Renderer):
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         places = into_patch(points, rows["similarity"])
         atlas = self.texture(self.told(places[:, face.HOUSE_SPOKEN]) if self.by_points else code, state[0])
-        jaw = places[:, face.JAW_LINE_IN_HOUSE.tolist()]
+        jaw = defined(places[:, face.JAW_LINE_IN_HOUSE.tolist()], self.rest[face.JAW_LINE_IN_HOUSE.tolist()])
         painted, within = self.reprojected(lit(atlas, rows["gain"], rows["colour"]), rows["map"])
         inside = self.inside(jaw) * within
         patch = inside * painted + (1 - inside) * self.neck(rows["patch"], rows["jaw"], jaw)
-        return patch.clamp(0, 1), self.border.expand(len(patch), 1, -1, -1), (atlas.clamp(0, 1),)
+        return patch.clamp(0, 1), self.border.expand(patch.shape[0], 1, -1, -1), (atlas.clamp(0, 1),)
 
     def told(self, spoken: Tensor) -> Tensor:
         """Lips and jaw in patch pixels [B, 57, 2] → [B, 114], about 1 where a mouth is wide open; 0 at rest, and for

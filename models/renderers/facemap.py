@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import face
 from ..streaming import State
 from . import Features, Renderer
 from .canny import edges
 from .lines import PLANES, lines
-from .placing import into_patch
+from .placing import defined, into_patch
 
 SIZE: Final = 256
 WIDTH: Final = 32
@@ -46,8 +47,8 @@ class Attention(nn.Module):
         self.share = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).flatten(2).mT for layer in (self.ask, self.key, self.value))
-        return x + self.share * F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
+        q, k, v = (layer(x).flatten(2).transpose(1, 2) for layer in (self.ask, self.key, self.value))
+        return x + self.share * F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
 
 
 class Residual(nn.Module):
@@ -121,9 +122,9 @@ class Facemap(Renderer):
         return painted * gain[..., None, None]
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        drawn = lines(into_patch(points, rows["similarity"]), self.size)
+        drawn = lines(defined(into_patch(points, rows["similarity"]), self.face[face.HOUSE.tolist()]), self.size)
         patch = self.toned(self.paint_by(torch.cat([drawn, rows["edges"]], 1)), rows["tone"]).clamp(0, 1)
-        return patch, self.mask.expand(len(patch), 1, -1, -1), ()
+        return patch, self.mask.expand(patch.shape[0], 1, -1, -1), ()
 
     def paint_by(self, maps: Tensor) -> Tensor:
         """Face maps [B, 4, S, S] → [B, 3, S, S] in 0…1."""

@@ -19,12 +19,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import face, losses
+from .. import checkpoint, face, losses
 from ..halves import halves
 from .patch import SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
@@ -337,34 +335,26 @@ class Fitting:
         return self.out / "checkpoint.safetensors"
 
     def save(self) -> None:
-        """Written beside and moved, so that a kill leaves the old one whole."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.renderer.state_dict().items()}
-        tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-        tensors["curve"] = torch.tensor(self.curve, dtype=torch.float64)
-        tensors["kept"] = torch.tensor(self.kept, dtype=torch.float64)
-        self.out.mkdir(parents=True, exist_ok=True)
-        _write(self.path, tensors, {"step": str(self.at), "settings": json.dumps(self._identity())})
+        """A kill at any time leaves the old one whole."""
+        figures = {"curve": torch.tensor(self.curve, dtype=torch.float64)}
+        figures["kept"] = torch.tensor(self.kept, dtype=torch.float64)
+        facts = {"step": str(self.at), "settings": json.dumps(self._identity())}
+        checkpoint.save(self.path, self._parts(), figures, facts)
 
     def resume(self) -> bool:
         """Goes on from the checkpoint if there is one of this very run but for its length; False if there is none."""
         if not self.path.exists():
             return False
-        with safe_open(self.path, "pt") as file:
-            facts = file.metadata()
-            if json.loads(facts["settings"]) != self._identity():
-                raise ValueError(f"{self.path} is of a run with other settings or clips: choose another directory")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        self.renderer.load_state_dict(_below("network.", tensors))
-        self.averaged.load_state_dict(_below("averaged.", tensors))
-        state = self.optimizer.state_dict()
-        for name, tensor in _below("optimizer.", tensors).items():
-            index, slot = name.split(".")
-            state["state"].setdefault(int(index), {})[slot] = tensor
-        self.optimizer.load_state_dict(state)
-        self.at, self.curve, self.kept = int(facts["step"]), tensors["curve"].tolist(), tensors["kept"].tolist()
+        kept = checkpoint.load(self.path)
+        if json.loads(kept.facts["settings"]) != self._identity():
+            raise ValueError(f"{self.path} is of a run with other settings or clips: choose another directory")
+        kept.into(self._parts())
+        self.at = int(kept.facts["step"])
+        self.curve, self.kept = (kept.figures[name].tolist() for name in ("curve", "kept"))
         return True
+
+    def _parts(self) -> dict[str, checkpoint.Part]:
+        return {"network": self.renderer, "averaged": self.averaged, "optimizer": self.optimizer}
 
     def _identity(self) -> dict[str, object]:
         told = asdict(self.settings)
@@ -416,19 +406,17 @@ def fit(
 
 def save(renderer: Patch, path: Path) -> None:
     tensors = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" not in name}
-    _write(path, tensors, {"arch": "liveface.patch.1", "size": str(renderer.size)})
+    checkpoint.write(path, tensors, {"arch": "liveface.patch.1", "size": str(renderer.size)})
 
 
 def load(path: Path) -> Patch:
     """Ready to paint. Raises `ValueError` when the file is of something else."""
-    with safe_open(path, "pt") as file:
-        facts = file.metadata() or {}
-        if facts.get("arch") != "liveface.patch.1":
-            raise ValueError(f"{path} holds no patch renderer")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    renderer = Patch(int(facts["size"]))
+    kept = checkpoint.load(path)
+    if kept.facts.get("arch") != "liveface.patch.1":
+        raise ValueError(f"{path} holds no patch renderer")
+    renderer = Patch(int(kept.facts["size"]))
     counts = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
-    renderer.load_state_dict({**counts, **tensors})
+    renderer.load_state_dict({**counts, **kept.tensors})
     return renderer.eval()
 
 
@@ -455,16 +443,6 @@ def save_png(path: Path, picture: Tensor) -> None:
     from matplotlib.image import imsave
 
     imsave(path, picture.permute(1, 2, 0).clamp(0, 1).numpy())
-
-
-def _write(path: Path, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
-    new = path.with_suffix(".new")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, new, facts)
-    new.replace(path)
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _lips_box(spoken: Tensor, size: int) -> tuple[slice, slice, slice]:

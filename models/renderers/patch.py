@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .. import face
 from ..streaming import State
 from . import Features, Renderer
-from .placing import into_patch
+from .placing import defined, into_patch
 from .raster import CHANNELS, sketch
 
 SIZES: Final = (128, 192, 256)
@@ -23,8 +23,6 @@ LOOP: Final = (12, 40, 64, 96)
 """Channels of what is known of a loop patch, from half its size to a sixteenth."""
 SKETCH: Final = (16, 32, 48, 64)
 PAINT: Final = (36, 56, 80, 112)
-ABSURD: Final = 1e6
-"""Pixels: a landmark that is farther away is none."""
 BLUR: Final = 1.2
 """Standard deviation in pixels of what sharpening takes away."""
 
@@ -94,8 +92,7 @@ class Patch(Renderer):
 
     def sketched(self, spoken: Tensor) -> Tensor:
         """The same from lips and jaw in patch pixels [B, 57, 2]."""
-        known = spoken.abs() < ABSURD  # no comparison with what is not a number holds
-        return sketch(torch.where(known, spoken, self.rest), self.size)
+        return sketch(defined(spoken, self.rest), self.size)
 
     def write(self, rows: Features, sketch: Tensor) -> Tensor:
         """[B, 3, S, S], sharpened, in 0…1."""

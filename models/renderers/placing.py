@@ -28,6 +28,9 @@ CHIN_AT: Final = 0.68
 JAW_WIDE: Final = 0.80
 """Of a patch's side: where the tip of the nose and the chin at rest are, and how wide the jaw may be."""
 
+ABSURD: Final = 1e6
+"""Pixels: a landmark that is farther away is none."""
+
 YUV: Final = torch.tensor(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], dtype=torch.float32
 )
@@ -132,6 +135,12 @@ def into_patch(points: Tensor, similarity: Tensor) -> Tensor:
     x, y = points[..., 0] - tx, points[..., 1] - ty
     square = a * a + b * b
     return torch.stack([(a * x + b * y) / square, (a * y - b * x) / square], -1)
+
+
+def defined(places: Tensor, rest: Tensor) -> Tensor:
+    """Places [B, N, 2] in patch pixels; what is not a number, or absurdly far away, is where it is at `rest` [N, 2]."""
+    known = places.abs() < ABSURD  # no comparison with what is not a number holds
+    return torch.where(known, places, rest)
 
 
 def place_rows(rows: dict[str, Tensor], patch: Tensor, mask: Tensor) -> Placed:

@@ -22,7 +22,7 @@ from ..landmarks.transformer import COLUMNS, SoundEncoder
 from ..streaming import State
 from . import Features, Renderer
 from .lines import PLANES, lines
-from .placing import into_patch
+from .placing import defined, into_patch
 from .spade import Adain, Said, Spade
 
 AHEAD: Final = 2
@@ -75,8 +75,8 @@ class Alignment(nn.Module):
         x = F.relu(self.first(coarse, said[0]))
         x = _each(self.between, x)
         x = F.relu(self.second(x, said[1]))
-        x = F.relu(self.third(F.pixel_shuffle(x, 2), said[2]))
-        x = F.relu(self.fourth(F.pixel_shuffle(x, 2), said[3]))
+        x = F.relu(self.third(_doubled(x), said[2]))
+        x = F.relu(self.fourth(_doubled(x), said[3]))
         return REACH * torch.tanh(_each(self.field, x)), torch.softmax(_each(self.worth, x), 1)
 
 
@@ -152,8 +152,9 @@ class Prior(Renderer):
         codes = torch.cat([codes, code[:, None]], 1)
         after = seen[:, 1:], codes[:, 1:]
         told = torch.where(seen.isfinite(), seen, seen[:, -1:])  # before the first: as it is now
-        batch = len(points)
+        batch = points.shape[0]
         spread = into_patch(told.flatten(1, 2), rows["similarity"]).reshape(batch * SKETCHES, POINTS, 2)
+        spread = defined(spread, self.face[face.HOUSE.tolist()])
         target = lines(spread, self.size).reshape(batch, SKETCHES * PLANES, self.size, self.size)
         references = (part.expand(batch, *part.shape) for part in (self.pictures, self.fine, self.coarse))
         patch, _ = self.paint_by(tuple(references), rows["hidden"], target, codes[:, 0])  # type: ignore[arg-type]
@@ -184,6 +185,12 @@ def gathered(parts: Tensor, fields: Tensor, weights: Tensor) -> Tensor:
     worth = F.interpolate(weights.flatten(0, 1), size, mode="bilinear", align_corners=False)
     worth = worth.reshape(*parts.shape[:2], 1, height, width)
     return (warped.reshape(parts.shape) * worth).sum(1) / worth.sum(1)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """[B, N, 4 C, H, W] → [B, N, C, 2 H, 2 W]: pixels out of channels. No graph format shuffles five axes at once."""
+    y = F.pixel_shuffle(x.flatten(0, 1), 2)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _each(layer: nn.Module, x: Tensor) -> Tensor:

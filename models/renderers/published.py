@@ -23,10 +23,9 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .. import checkpoint
 from ..halves import halves
 from . import Renderer
 from .adversary import Adversary, alike, convincing, unmasked
@@ -219,54 +218,37 @@ class School:
         return self.out / "checkpoint.safetensors"
 
     def save(self) -> None:
-        """Written beside and moved, so that a kill leaves the old one whole."""
-        tensors = {"curve": torch.tensor(self.curve, dtype=torch.float64)}
-        tensors["kept"] = torch.tensor(self.kept, dtype=torch.float64).reshape(-1, 2)
-        for prefix, network, optimizer in self._parts():
-            tensors |= {f"{prefix}.network.{name}": tensor for name, tensor in network.state_dict().items()}
-            for index, slots in optimizer.state_dict()["state"].items() if optimizer else ():
-                tensors |= {f"{prefix}.slots.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
-        self.out.mkdir(parents=True, exist_ok=True)
-        told = {"step": str(self.at), "spent": repr(self.spent), "settings": json.dumps(self._identity())}
-        new = self.path.with_suffix(".new")
-        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, new, told)
-        new.replace(self.path)
+        """A kill at any time leaves the old one whole."""
+        figures = {"curve": torch.tensor(self.curve, dtype=torch.float64)}
+        figures["kept"] = torch.tensor(self.kept, dtype=torch.float64).reshape(-1, 2)
+        facts = {"step": str(self.at), "spent": repr(self.spent), "settings": json.dumps(self._identity())}
+        checkpoint.save(self.path, self._parts(), figures, facts)
 
     def resume(self) -> bool:
         """Goes on from the checkpoint if there is one of this very run but for its length; False if there is none."""
         if not self.path.exists():
             return False
-        with safe_open(self.path, "pt") as file:
-            facts = file.metadata()
-            if json.loads(facts["settings"]) != self._identity():
-                raise ValueError(f"{self.path} is of a run with other settings or films: choose another directory")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        for prefix, network, optimizer in self._parts():
-            network.load_state_dict(_below(f"{prefix}.network.", tensors))
-            if optimizer:
-                state = optimizer.state_dict()
-                for name, tensor in _below(f"{prefix}.slots.", tensors).items():
-                    index, slot = name.split(".")
-                    state["state"].setdefault(int(index), {})[slot] = tensor
-                optimizer.load_state_dict(state)
-        self.at, self.spent, self._since = int(facts["step"]), float(facts["spent"]), self._clock()
-        self.curve = tensors["curve"].tolist()
-        self.kept = [(int(step), psnr) for step, psnr in tensors["kept"].tolist()]
+        kept = checkpoint.load(self.path)
+        if json.loads(kept.facts["settings"]) != self._identity():
+            raise ValueError(f"{self.path} is of a run with other settings or films: choose another directory")
+        kept.into(self._parts())
+        self.at, self.spent, self._since = int(kept.facts["step"]), float(kept.facts["spent"]), self._clock()
+        self.curve = kept.figures["curve"].tolist()
+        self.kept = [(int(step), psnr) for step, psnr in kept.figures["kept"].tolist()]
         return True
 
-    def _parts(self) -> list[tuple[str, nn.Module, torch.optim.Optimizer | None]]:
-        parts: list[tuple[str, nn.Module, torch.optim.Optimizer | None]] = [
-            ("renderer", self.renderer, self.optimizer),
-            ("averaged", self.averaged, None),
-        ]
-        return [*parts, ("adversary", self.adversary, self.other)] if self.adversary else parts
+    def _parts(self) -> dict[str, checkpoint.Part]:
+        parts: dict[str, checkpoint.Part] = {
+            "renderer": self.renderer,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+        }
+        if self.adversary is not None and self.other is not None:
+            parts |= {"adversary": self.adversary, "other": self.other}
+        return parts
 
     def _identity(self) -> dict[str, object]:
         told = asdict(self.settings)
         for free in ("minutes", "checkpoint_seconds", "sheet_seconds"):
             del told[free]
         return {**told, "course": self.course.name, "frames": len(self.course)}
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -151,7 +151,7 @@ def smooth_map(patch: npt.ArrayLike, atlas: npt.ArrayLike, size: int) -> Floats:
 
 def mapped(coefficients: Tensor, points: Tensor, size: int) -> Tensor:
     """Polynomials [B, 2, 10] of patch pixels [P, 2] → atlas pixels [B, P, 2]."""
-    return (_terms(points, size) @ coefficients.mT).to(coefficients)
+    return (_terms(points, size) @ coefficients.transpose(1, 2)).to(coefficients)
 
 
 def _terms(points: Tensor, size: int) -> Tensor:
