@@ -46,7 +46,7 @@ bench: $(STAMPS)/dev | deps  ## measured latency, as JSON, tables and plots unde
 	$(BIN)/python -m tests.bench.chunker
 	$(BIN)/python -m tests.bench.mel
 	$(BIN)/liveface bench latency --control --json --plot out/latency.png > out/latency.json
-	OMP_NUM_THREADS=1 $(BIN)/liveface bench runtime --json --plot out/runtime.png > out/runtime.json
+	$(BIN)/liveface bench runtime --json --plot out/runtime.png > out/runtime.json
 	$(BIN)/python -m tests.bench.browser
 
 avatars: $(STAMPS)/dev  ## make the shipped avatars again, from nothing but this repository

@@ -67,12 +67,20 @@ COMMANDS: Final = (
 )
 
 
+SERVING: Final = frozenset({"serve", "render", "mic", "bench"})
+"""Commands whose products of matrices are small: a library's second thread would spin on the core of somebody else, and
+be counted by a bench as our own work."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0 well, 1 it failed, 2 it was asked wrongly."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((command for command in COMMANDS if words[:1] == [command.name]), None)
     if chosen is None:
         return _overview(words)
+    if chosen.name in SERVING:
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # read when numpy is first imported
     module = _module(chosen)
     if module is None:
         return 2

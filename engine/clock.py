@@ -6,6 +6,7 @@ Times are monotonic seconds with no meaning outside the process, so a step of th
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -21,9 +22,19 @@ class Clock(Protocol):
         """Return at `when` on this clock, or at the next turn of the loop when that has passed."""
         ...
 
+    def call_at(self, when: float, what: Callable[[], None]) -> "Timer":
+        """Have the loop call `what` at `when`, or at its next turn when that has passed."""
+        ...
+
     def wall(self) -> float:
         """Unix seconds, for log lines and token expiry only."""
         ...
+
+
+class Timer(Protocol):
+    """What `Clock.call_at` gives."""
+
+    def cancel(self) -> object: ...
 
 
 class RealClock:
@@ -34,6 +45,9 @@ class RealClock:
 
     async def sleep_until(self, when: float) -> None:
         await asyncio.sleep(max(0.0, when - time.monotonic()))
+
+    def call_at(self, when: float, what: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_at(when, what)
 
     def wall(self) -> float:
         return time.time()
@@ -46,15 +60,15 @@ class Alarm:
             alarm.clear()
             await alarm.wait(clock.now() + 0.1)
 
-    Moving the time onwards costs nothing: what sleeps until the old one looks again then. It may ring once for nothing.
+    Moving the time onwards costs nothing: at the old one it is looked at again. It may ring once for nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rung = asyncio.Event()
         self._until: float | None = None
-        self._asleep_until = 0.0
-        self._sleeper: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._looks_at = 0.0
 
     def ring(self) -> None:
         self._rung.set()
@@ -69,20 +83,23 @@ class Alarm:
             await asyncio.sleep(0)
             return
         self._until = until
-        if until is not None and (self._sleeper is None or self._sleeper.done() or until < self._asleep_until):
-            if self._sleeper is not None:
-                self._sleeper.cancel()
-            self._sleeper = asyncio.create_task(self._sleep(), name="alarm")
-            self._asleep_until = until
+        if until is not None and (self._timer is None or until < self._looks_at):
+            self._set(until)
         await self._rung.wait()
 
-    async def _sleep(self) -> None:
-        while self._until is not None:
-            self._asleep_until = self._until
-            await self._clock.sleep_until(self._asleep_until)
-            if self._until is not None and self._until <= self._clock.now():
-                self._until = None
-                self._rung.set()
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._looks_at = self._clock.call_at(when, self._look), when
+
+    def _look(self) -> None:
+        """A callback and no task: it comes by once for every chunk of every session."""
+        self._timer = None
+        if self._until is not None and self._until <= self._clock.now():
+            self._until = None
+            self._rung.set()
+        elif self._until is not None:
+            self._set(self._until)
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,6 +107,7 @@ class Alarm:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._sleeper is not None:
-            self._sleeper.cancel()
-            await asyncio.wait([self._sleeper])
+        self._until = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

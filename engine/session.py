@@ -251,10 +251,12 @@ class Session:
             "leapt": listener.leapt,
             "queued_seconds": listener.queued,
             "outlets": len(self._outlets),
-            "stage_seconds": {
-                stage: sum(seconds) / len(seconds) for stage, seconds in self._pipeline.stage_seconds.items()
-            },
+            "stage_seconds": self.stage_seconds(),
         }
+
+    def stage_seconds(self) -> dict[str, float]:
+        """What each stage of the model took, on the mean of the last ten seconds."""
+        return {stage: sum(seconds) / len(seconds) for stage, seconds in self._pipeline.stage_seconds.items()}
 
     # Inside
 

@@ -186,14 +186,17 @@ def conditions_of(points: Floats, mesh: npt.NDArray[np.float64], identity: Float
     normal = metrics.pose_normal(points, mesh)
     if identity is None:
         identity = normal(points)[:1, face.HOUSE].astype(np.float32)
+    posed = normal.inverse()
     parts = (
         points[:, face.NOSE_POSE],
-        normal.rotation.swapaxes(-1, -2),
+        posed.scale[:, None],
+        posed.rotation,
+        posed.shift,
         points[:, face.CHEEKS, :2],
         points[:, face.HOUSE[face.HOUSE_UPPER]],
     )
-    nose, rotation, cheeks, upper = (torch.tensor(np.ascontiguousarray(p), dtype=torch.float32)[None] for p in parts)
-    return Conditions(nose, rotation, cheeks, upper, torch.tensor(identity.reshape(1, -1)))
+    per_frame = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float32)[None] for part in parts)
+    return Conditions._make([*per_frame, torch.tensor(identity.reshape(1, -1))])
 
 
 def late(conditions: Conditions, lookahead: int) -> Conditions:
@@ -202,8 +205,7 @@ def late(conditions: Conditions, lookahead: int) -> Conditions:
     def shift(tensor: Tensor) -> Tensor:
         return torch.cat([tensor[:, :1].expand(-1, lookahead, *tensor.shape[2:]), tensor], dim=1)
 
-    nose, rotation, cheeks, upper = (shift(tensor) for tensor in conditions[:4])
-    return Conditions(nose, rotation, cheeks, upper, conditions.identity)
+    return conditions.changed(shift)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -298,8 +300,8 @@ class Trainer:
             meshes.append(torch.cat([early, points[start : start + frames]]))
         code = torch.stack(codes).to(self.device)
         code = code + self.config.noise * torch.randn_like(code)
-        together = Conditions(*(torch.cat(parts).to(self.device) for parts in zip(*conditions, strict=True)))
-        return code, together, torch.stack(meshes).to(self.device)
+        together = Conditions(*(torch.cat(parts) for parts in zip(*conditions, strict=True)))
+        return code, together.to(self.device), torch.stack(meshes).to(self.device)
 
     # --- Checkpoints
 
@@ -429,8 +431,8 @@ def perform(trainer: Trainer, clip: Clip, head: Clip | None = None) -> metrics.P
     frames = min(len(clip.points), len(posed.points))
     conditions = trainer.conditions(posed.points[:frames])
     code = hear(trainer.hearing, clip.cut(0, frames), network.lookahead)
-    on_device = Conditions(*(tensor.to(trainer.device) for tensor in late(conditions, network.lookahead)))
-    points, _ = network(code, on_device, network.begin(on_device.identity))
+    conditions = late(conditions, network.lookahead).to(trainer.device)
+    points, _ = network(code, conditions, network.begin(conditions.identity))
     said = points[0, network.lookahead :].cpu().numpy().astype(np.float64)
     said = metrics.pose_normal(posed.points[:frames], trainer.mesh)(said)
     true = metrics.pose_normal(clip.points[:frames], trainer.mesh)(clip.points[:frames])[:, face.HOUSE]

@@ -60,6 +60,16 @@ class JumpingClock:
         heapq.heappush(self._sleepers, (when, self._count, waiter))
         await waiter
 
+    def call_at(self, when: float, what: Callable[[], None]) -> "asyncio.Future[None]":
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(lambda done: None if done.cancelled() else what())
+        if when <= self._now:
+            waiter.set_result(None)
+        else:
+            self._count += 1
+            heapq.heappush(self._sleepers, (when, self._count, waiter))
+        return waiter
+
     @property
     def next_wake(self) -> float | None:
         """When the next sleeper is due."""

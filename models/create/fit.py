@@ -144,8 +144,7 @@ def fit_rule(trainer: Trainer, learned: Sequence[Piece], held: Sequence[Piece]) 
     def told(clip: Clip) -> tuple[Tensor, Heard, Tensor]:
         """What the head says, what the encoder hears and where the lips are, in the frames of the clip."""
         row = hear(trainer.hearing, clip, ahead)
-        conditions = conditions_of(clip.points, trainer.mesh)
-        conditions = type(conditions)(*(part.to(trainer.device) for part in conditions))
+        conditions = conditions_of(clip.points, trainer.mesh).to(trainer.device)
         true = head.truth(torch.tensor(clip.points, device=trainer.device)[None], conditions)
         said, _ = head.components(row, head.begin(conditions.identity))
         heard = encoder_of(trainer.hearing).hear(row[..., :CODE], ahead)
@@ -163,10 +162,9 @@ def _held_cost(trainer: Trainer, rows: Sequence[tuple[Clip, torch.Tensor]]) -> f
     network = trainer.network.eval()
     total, frames = 0.0, 0
     for clip, code in rows:
-        conditions = late(conditions_of(clip.points, trainer.mesh), network.lookahead)
+        conditions = late(conditions_of(clip.points, trainer.mesh), network.lookahead).to(trainer.device)
         points = torch.tensor(clip.points)[None]
         points = torch.cat([points[:, :1].expand(-1, network.lookahead, -1, -1), points], dim=1)
-        conditions = type(conditions)(*(part.to(trainer.device) for part in conditions))
         cost = network.cost(code, conditions, points.to(trainer.device), network.begin(conditions.identity))
         total, frames = total + cost.item() * len(clip.points), frames + len(clip.points)
     return total / frames

@@ -28,7 +28,7 @@ from models.create.dense import follows
 from models.create.film import Floats, Picture
 from models.create.speaker import Flat, Speaker
 from models.encoding import encode, jpeg
-from models.landmarks import EYES_APART, pose_of
+from models.landmarks import EYES_APART
 from models.rates import BLENDSHAPES, CHUNK, DENSE_POINTS, FACE
 from models.renderers.fit import save as save_renderer
 from models.renderers.patch import Patch
@@ -110,8 +110,7 @@ STEP_FRAMES: Final = ("scale", "rotation", "shift", "upper", "still")
 def _poses(scene: Scene, trainer: Trainer) -> dict[str, Array]:
     points = smoothed(scene.points, 1.0)
     conditions = conditions_of(points, trainer.mesh)
-    pose = pose_of(conditions, trainer.network.reference.cpu())
-    scale, rotation, shift = pose.scale[0, :, 0], pose.rotation[0], pose.shift[0, :, 0]
+    scale, rotation, shift = conditions.scale[0], conditions.rotation[0], conditions.shift[0]
     metres = EYES_METRES / (float(scale.mean()) * EYES_APART)
     position = ((shift - shift.mean(0)).numpy() * [1, -1, 0] * metres).astype(np.float32)
     weights = np.zeros((len(points), BLENDSHAPES), np.float32)

@@ -20,7 +20,6 @@ from models.create.film import Floats, Picture
 from models.create.package import rgb_of
 from models.create.rule import Rule
 from models.create.speaker import Speaker
-from models.landmarks import Conditions, pose_of
 from models.landmarks.head import Head
 from models.landmarks.hearing import AND_MEL, Beside, hearing
 from models.mel import HEARINGS
@@ -75,9 +74,8 @@ def said(person: Person, audio: Floats) -> torch.Tensor:
 
 def posed(person: Person, spoken: torch.Tensor, points: Floats) -> torch.Tensor:
     """[T, 131, 3]: the same in the pose of a film's points [T, 478, 3], in its pixels."""
-    conditions: Conditions = conditions_of(points, person.mesh)
-    pose = pose_of(conditions, person.speaker.head.reference)
-    return torch.cat([pose.to_frame(spoken[None]), conditions.upper], dim=2)[0]
+    conditions = conditions_of(points, person.mesh)
+    return torch.cat([conditions.pose.to_frame(spoken[None]), conditions.upper], dim=2)[0]
 
 
 @torch.no_grad()

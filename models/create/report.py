@@ -286,11 +286,12 @@ def _image(picture: Picture) -> str:
 
 
 def sheet(pairs: Sequence[tuple[Picture, Picture]], height: int = 220) -> Picture:
-    """Truth above, ours below."""
-    columns = [np.concatenate([_sized(true, height), _sized(ours, height)]) for true, ours in pairs]
+    """Truth above, ours below, all of one width: faces are cut out as wide as they are, and each turn changes that."""
+    shown = [(_sized(true, height), _sized(ours, height)) for true, ours in pairs]
+    wide = int(np.median([one.shape[1] for pair in shown for one in pair]))
+    columns = [np.concatenate([_centred(one, wide) for one in pair]) for pair in shown]
+    columns = [np.pad(column, ((0, 4), (0, 4), (0, 0))) for column in columns]
     rows = []
-    wide = max(column.shape[1] for column in columns)
-    columns = [np.pad(column, ((0, 4), (0, wide - column.shape[1] + 4), (0, 0))) for column in columns]
     for first in range(0, len(columns), 6):
         row = columns[first : first + 6]
         rows.append(np.concatenate([*row, *[np.zeros_like(row[0])] * (min(6, len(columns)) - len(row))], 1))
@@ -314,6 +315,14 @@ def overlay(scores: Scores, count: int = 5) -> Picture:
     if not shown:
         return np.zeros((OVERLAY_HEIGHT, OVERLAY_HEIGHT, 3), np.uint8)
     return np.concatenate(shown, 1)
+
+
+def _centred(picture: Picture, width: int) -> Picture:
+    """Its middle, so wide; black beside it where there is less."""
+    left = (picture.shape[1] - width) // 2
+    if left >= 0:
+        return picture[:, left : left + width]
+    return np.pad(picture, ((0, 0), (-left, width - picture.shape[1] + left), (0, 0)))
 
 
 def _sized(picture: Picture, height: int) -> Picture:

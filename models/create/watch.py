@@ -128,8 +128,8 @@ def _eye_light(picture: Picture, points: Floats) -> float:
 def _thumb(picture: Picture) -> Floats:
     rows = np.linspace(0, picture.shape[0] - 1, 4 * THUMB).astype(int)
     columns = np.linspace(0, picture.shape[1] - 1, 4 * THUMB).astype(int)
-    grey = picture[rows][:, columns].mean(-1)
-    return np.asarray(grey.reshape(THUMB, 4, THUMB, 4).mean((1, 3)), np.float32)
+    colours = picture[rows[:, None], columns].reshape(THUMB, 4, THUMB, 12)
+    return np.asarray(colours.sum((1, 3), np.int32) / np.float32(48), np.float32)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ own frames and kept in the package, lifts that set to the house's lips and jaw i
 them into the frame; the upper face is what the frame has.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,23 +24,7 @@ EYES_APART = 100.0
 """The pose-normal space counts in percent of the reference's outer eye-corner distance, as the metrics do."""
 
 _UPPER_POINTS = face.HOUSE[face.HOUSE_UPPER].tolist()
-_RIGID = [place for place, index in enumerate(_UPPER_POINTS) if index in set(face.RIGID.tolist())]
 _CORNERS = [_UPPER_POINTS.index(index) for index in face.EYE_CORNERS]
-
-
-class Conditions(NamedTuple):
-    """What the loop frame says, per answered frame, in its pixels; a network uses what its paper uses."""
-
-    nose: Tensor  # [B, T, 3, 3]: the three points of `face.NOSE_POSE`
-    rotation: Tensor  # [B, T, 3, 3]: from the pose-normal space to the frame
-    cheeks: Tensor  # [B, T, 8, 2]: `face.CHEEKS`
-    upper: Tensor  # [B, T, 74, 3]: the pose points of HOUSE
-    identity: Tensor  # [B, R * 393]: R reference faces, HOUSE in the pose-normal space
-
-    def frames(self, part: slice) -> "Conditions":
-        """Some of the frames; identity has none."""
-        nose, rotation, cheeks, upper = (tensor[:, part] for tensor in self[:4])
-        return Conditions(nose, rotation, cheeks, upper, self.identity)
 
 
 class Pose(NamedTuple):
@@ -64,18 +49,35 @@ def _turned(points: Tensor, rotation: Tensor) -> Tensor:
     return (points[..., None, :] * rotation[:, :, None]).sum(-1)
 
 
-def pose_of(conditions: Conditions, reference: Tensor) -> Pose:
-    """With the rotation given, the best scale and shift have a closed form: no SVD in the graph.
+class Conditions(NamedTuple):
+    """What the loop frame says, per answered frame, in its pixels; a network uses what its paper uses.
 
-    `reference` [131, 3] is the person's own face in the pose-normal space.
+    Scale, rotation and shift take the pose-normal space to the frame. They are measured once, where the whole mesh is
+    known, from all of `face.RIGID`, as the metrics do: HOUSE holds only some of these points, and a pose found again
+    from those few would lay a mouth elsewhere than the metrics look for it.
     """
-    rest = reference[face.HOUSE_UPPER][_RIGID]
-    seen = conditions.upper[:, :, _RIGID]
-    turned = _turned(rest, conditions.rotation)  # [B, T, rigid, 3]
-    rest_middle, seen_middle = turned.mean(2, keepdim=True), seen.mean(2, keepdim=True)
-    turned, seen = turned - rest_middle, seen - seen_middle
-    scale = (turned * seen).sum((2, 3), keepdim=True) / turned.square().sum((2, 3), keepdim=True)
-    return Pose(scale, conditions.rotation, seen_middle - scale * rest_middle)
+
+    nose: Tensor  # [B, T, 3, 3]: the three points of `face.NOSE_POSE`
+    scale: Tensor  # [B, T, 1]
+    rotation: Tensor  # [B, T, 3, 3]
+    shift: Tensor  # [B, T, 3]
+    cheeks: Tensor  # [B, T, 8, 2]: `face.CHEEKS`
+    upper: Tensor  # [B, T, 74, 3]: the pose points of HOUSE
+    identity: Tensor  # [B, R * 393]: R reference faces, HOUSE in the pose-normal space
+
+    @property
+    def pose(self) -> Pose:
+        return Pose(self.scale[..., None], self.rotation, self.shift[:, :, None])
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """What `change` makes of each part that has frames; identity has none."""
+        return Conditions._make([*map(change, self[:-1]), self.identity])
+
+    def frames(self, part: slice) -> "Conditions":
+        return self.changed(lambda tensor: tensor[:, part])
+
+    def to(self, device: torch.device | str) -> "Conditions":
+        return Conditions(*(tensor.to(device) for tensor in self))
 
 
 class Plane(NamedTuple):
@@ -102,7 +104,7 @@ def plane_of(conditions: Conditions) -> Plane:
 def rest_in_plane(conditions: Conditions, reference: Tensor, places: list[int]) -> Tensor:
     """[B, T, N, 3]: `places` of the person at rest, in the frame's pose, in the plane's coordinates. What a network of
     the plane has to say is how the mouth differs from it: where the head is, the conditions have said."""
-    posed = pose_of(conditions, reference).to_frame(reference[places].expand(*conditions.nose.shape[:2], -1, -1))
+    posed = conditions.pose.to_frame(reference[places].expand(*conditions.nose.shape[:2], -1, -1))
     return plane_of(conditions).into(posed)
 
 
@@ -161,13 +163,13 @@ class LandmarkNetwork(nn.Module):
         """
         own = self.normal(self.truth(points, conditions), conditions)[0]
         spoken = points[:, :, face.HOUSE[face.HOUSE_SPOKEN].tolist()]
-        self.fit_lift(own, pose_of(conditions, self.reference).to_normal(spoken)[0])
+        self.fit_lift(own, conditions.pose.to_normal(spoken)[0])
 
     def forward(self, code: Tensor, conditions: Conditions, state: State) -> tuple[Tensor, State]:
         own, state = self.speak(code, conditions, state)
         known = self.normal(own, conditions).flatten(2)
         spoken = (known @ self.lift[:-1] + self.lift[-1]).reshape(*known.shape[:2], SPOKEN, 3)
-        posed = pose_of(conditions, self.reference).to_frame(spoken)
+        posed = conditions.pose.to_frame(spoken)
         return torch.cat([posed, conditions.upper], dim=2), state
 
     @torch.no_grad()

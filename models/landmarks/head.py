@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import face, losses
 from ..rates import LOOKAHEAD_DEFAULT
 from ..streaming import Layer, State, lstm
-from . import SPOKEN, Conditions, LandmarkNetwork, pose_of
+from . import SPOKEN, Conditions, LandmarkNetwork
 
 WIDTH, HIDDEN, LAYERS, DROPOUT = 128, 128, 2, 0.3
 COMPONENTS = 20
@@ -74,7 +74,7 @@ class Head(LandmarkNetwork):
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
         """Of the 478 [B, T, 478, 3] in pixels: lips and jaw in the pose-normal space."""
         spoken = points[:, :, face.HOUSE[face.HOUSE_SPOKEN].tolist()]
-        return pose_of(conditions, self.reference).to_normal(spoken)
+        return conditions.pose.to_normal(spoken)
 
     def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
         true = self.weights(self.truth(points, conditions))

@@ -19,7 +19,7 @@ from .. import face, losses
 from ..mel import Spectrum
 from ..rates import BLENDSHAPES, DENSE_POINTS, LOOKAHEAD_DEFAULT
 from ..streaming import State
-from . import Conditions, LandmarkNetwork, pose_of
+from . import Conditions, LandmarkNetwork
 from .forms import STREAMING, Form
 
 COLUMNS, A_FRAME = 24, 4
@@ -109,7 +109,7 @@ class LipSync3d(LandmarkNetwork):
         return self.vertices_of(heard), state
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
-        return pose_of(conditions, self.reference).to_normal(points[:, :, :DENSE_POINTS])
+        return conditions.pose.to_normal(points[:, :, :DENSE_POINTS])
 
     def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
         said, _ = self.speak(code, conditions, state)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import face, losses
 from ..rates import LOOKAHEAD_DEFAULT, MELS
 from ..streaming import State
-from . import EYES_APART, Conditions, LandmarkNetwork, faces_of, plane_of, pose_of, rest_in_plane
+from . import EYES_APART, Conditions, LandmarkNetwork, faces_of, plane_of, rest_in_plane
 from .forms import STREAMING, Form
 
 HIDDEN, LAYERS, DROPOUT, SLOPE = 128, 4, 0.5, 0.2
@@ -91,7 +91,7 @@ class PoseLstm(LandmarkNetwork):
         last.weight.mul_(moved.std(0)[:, None])
 
     def normal(self, own: Tensor, conditions: Conditions) -> Tensor:
-        return pose_of(conditions, self.reference).to_normal(plane_of(conditions).back(own))
+        return conditions.pose.to_normal(plane_of(conditions).back(own))
 
     def _hear(self, row: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.recurrent(row, state)
@@ -99,6 +99,6 @@ class PoseLstm(LandmarkNetwork):
 
     def _given(self, conditions: Conditions) -> Tensor:
         """[B, T, 48, 3] in pixels: the first 48 of the 68, the jaw at rest."""
-        rest = pose_of(conditions, self.reference).to_frame(self.reference[face.HOUSE_SPOKEN])
+        rest = conditions.pose.to_frame(self.reference[face.HOUSE_SPOKEN])
         house = torch.cat([rest, conditions.upper], dim=2)
         return house[:, :, _IN_HOUSE[:GIVEN]]

@@ -16,7 +16,7 @@ from .. import face, losses
 from ..mel import HEARINGS
 from ..rates import LOOKAHEAD_DEFAULT
 from ..streaming import Chain, Pointwise, Residual, State
-from . import Conditions, LandmarkNetwork, plane_of, pose_of, rest_in_plane
+from . import Conditions, LandmarkNetwork, plane_of, rest_in_plane
 from .forms import STREAMING, Form
 
 WIDTH, KERNEL, DILATIONS, DROPOUT = 128, 3, (1, 2, 4, 8), 0.2
@@ -136,6 +136,6 @@ def pose_angles(rotation: Tensor) -> Tensor:
 def raised(flat: Tensor, conditions: Conditions, reference: Tensor, places: list[int]) -> Tensor:
     """[B, T, N, 2] in pixels → [B, T, N, 3] pose-normal, for systems that predict a picture's plane: the depth is that
     of the person at rest; what the lift learns corrects it."""
-    pose = pose_of(conditions, reference)
+    pose = conditions.pose
     rest = pose.to_frame(reference[places].expand(*flat.shape[:2], -1, -1))
     return pose.to_normal(torch.cat([flat, rest[..., 2:]], dim=-1))

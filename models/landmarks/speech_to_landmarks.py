@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import face, losses
 from ..rates import CHUNK, LOOKAHEAD_DEFAULT
 from ..streaming import State
-from . import Conditions, LandmarkNetwork, faces_of, pose_of
+from . import Conditions, LandmarkNetwork, faces_of
 from .forms import STREAMING, Form
 
 HIDDEN, LAYERS = 64, 3
@@ -65,7 +65,7 @@ class SpeechToLandmarks(LandmarkNetwork):
         return neutral[:, None] + moved, (neutral, after)
 
     def truth(self, points: Tensor, conditions: Conditions) -> Tensor:
-        return pose_of(conditions, self.reference).to_normal(points[:, :, _IN_MESH])
+        return conditions.pose.to_normal(points[:, :, _IN_MESH])
 
     def cost(self, code: Tensor, conditions: Conditions, points: Tensor, state: State) -> Tensor:
         neutral = state[0][:, None]

@@ -85,12 +85,12 @@ class LoopStore:
     def keep(self, avatar: Avatar) -> Pictures:
         """The loop, decoded unless it is here already."""
         place = self._places.get((avatar.name, avatar.revision))
-        return self.map(place or self._write(avatar.name, avatar.revision, loop_frames(avatar)))
+        return self.map(place or self.write(avatar.name, avatar.revision, loop_frames(avatar)))
 
     def publish(self, card: AvatarCard) -> Place:
         """Where a card's loop lies; one that was not kept here is copied."""
         pictures = card.loop
-        return self._places.get((card.name, card.revision)) or self._write(
+        return self._places.get((card.name, card.revision)) or self.write(
             card.name, card.revision, (pictures[index] for index in range(card.frames))
         )
 
@@ -111,7 +111,8 @@ class LoopStore:
         finally:
             _serving.reset(before)
 
-    def _write(self, name: str, revision: str, pictures: Iterable[Bytes]) -> Place:
+    def write(self, name: str, revision: str, pictures: Iterable[Bytes]) -> Place:
+        """Pictures, or other rows of bytes that are all alike, one for each frame."""
         on_disk, frames, written = False, 0, 0
         start = self._end(on_disk)
         shape: tuple[int, ...] = ()
@@ -154,6 +155,13 @@ def keep(avatar: Avatar) -> Pictures:
         return store.keep(avatar)
     with LoopFiles() as files:
         return LoopStore(files.memory, files.disk).keep(avatar)
+
+
+def kept(rows: Iterable[Bytes], budget: int = LOOP_BYTES) -> Pictures:
+    """Rows of bytes [n], one for each frame of a loop, kept as its pictures are: beyond the budget on disk."""
+    with LoopFiles() as files:
+        store = LoopStore(files.memory, files.disk, budget)
+        return store.map(store.write("", "", rows))
 
 
 class Paged:

@@ -11,7 +11,7 @@ from models.runtime import Floats, Pictures, Runtime
 from models.runtime.assembled import assemble
 from models.runtime.compiled import Compiled, best_precision
 from models.runtime.ear import LIPS, Ear
-from models.runtime.mixing import Mixing
+from models.runtime.mixing import CompiledShelf
 from models.runtime.shelf import Shelf
 from models.runtime.stages import on_host
 
@@ -22,5 +22,5 @@ def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lip
     return assemble(packages, slots, lookahead, Ear, on_host(Compiled), precisions, lips, shelf)
 
 
-def shelf(mouths: Mapping[str, Array], similarity: Floats, loop: Pictures) -> Shelf:
-    return Shelf(mouths, similarity, loop, Mixing())
+def shelf(mouths: Mapping[str, Array], similarity: Floats, loop: Pictures) -> CompiledShelf:
+    return CompiledShelf(Shelf(mouths, similarity, loop))

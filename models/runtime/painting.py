@@ -14,14 +14,15 @@ An avatar of kind "plain" may have a painter too. Its mouths are chosen as ever,
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from models.avatar import Avatar, PackageError
-from models.runtime import Floats, Pictures, Roi
+from models.runtime import Floats, Pictures, Roi, loops
 from models.runtime.plain import NewPainter
 from models.runtime.slots import batches
 from models.runtime.stages import PLANES, TOLERANCE, MakeStage, Part, arrays, in_bytes
@@ -90,18 +91,45 @@ def _require_within(avatar: Avatar, loop: Pictures, corners: npt.NDArray[np.int6
         raise PackageError(f"{avatar.name}: {FRAMES}: the rectangle is odd or outside of the frame")
 
 
+class Looks:
+    """One of the things that `prepare` said of each frame, as rows [N, …]; all of a frame lie together in `said`."""
+
+    dtype = np.dtype(np.float16)
+
+    def __init__(self, said: Pictures, begin: int, shape: tuple[int, ...]) -> None:
+        self._said, self._begin, self._end = said, begin, begin + math.prod(shape) * self.dtype.itemsize
+        self.shape = (len(said), *shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        rows = [self._said[int(one)][self._begin : self._end].view(self.dtype) for one in index]
+        return np.stack(rows).reshape(len(index), *self.shape[1:])
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[np.arange(len(self))].astype(dtype or self.dtype)
+
+
 def _looked_at(avatar: Avatar, loop: Pictures, make: MakeStage, frames: Mapping[str, Floats]) -> dict[str, Any]:
+    """A frame's looks are a third of a megabyte: those of a long loop are kept as its pictures are, on disk."""
     stage = make(Part("prepare", avatar.read(PREPARE), "f32", {}, frames), 1)
-    kept: dict[str, Any] = {}
-    for index in range(len(loop)):
-        whole = {
-            name: plane[None].astype(np.float32) for name, plane in zip(PLANES, planes_of(loop[index]), strict=True)
-        }
-        for name, row in stage.fetch(stage.run([0], [False], [index], whole)).items():
-            if name not in kept:
-                kept[name] = np.zeros((len(loop), *row.shape[1:]), np.float16)
-            kept[name][index] = row[0]
-    return kept
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def said() -> Iterator[npt.NDArray[np.uint8]]:
+        for index in range(len(loop)):
+            planes = zip(PLANES, planes_of(loop[index]), strict=True)
+            whole = {name: plane[None].astype(np.float32) for name, plane in planes}
+            rows = stage.fetch(stage.run([0], [False], [index], whole))
+            shapes.update({name: row.shape[1:] for name, row in rows.items()})
+            yield np.concatenate([rows[name].astype(np.float16).ravel() for name in shapes]).view(np.uint8)
+
+    everything, begin = loops.kept(said()), 0
+    looks: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        looks[name] = Looks(everything, begin, shape)
+        begin += math.prod(shape) * Looks.dtype.itemsize
+    return looks
 
 
 class GraphPainter:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models import face
 from models.avatar import Array
 from models.runtime import Bytes, Floats, Pictures, Roi
+from models.runtime.stages import PLANES
 
 Taps = tuple[npt.NDArray[np.int32], Floats, Floats]
 
@@ -24,6 +25,12 @@ KNOT_PIXELS: Final = 6
 NEAR_PIXELS: Final = 2.0
 FAR_PIXELS: Final = 28.0
 """How the bend of a mouth is reckoned: at every sixth pixel, exact near a point, nothing far from all."""
+
+TOLERANCE: Final = 2
+"""Grey levels that a pixel may differ from the reference's."""
+
+PROVEN_ON: Final = 4
+"""Frames of the loop."""
 
 RGB_TO_YUV: Final = np.array(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], np.float32
@@ -46,10 +53,7 @@ NewShelf = Callable[[Mapping[str, Array], Floats, Pictures], PaintsMouths]
 class Shelf:
     """Implements `PaintsMouths`: mixes mouths and lays them into the frames of one loop."""
 
-    def __init__(
-        self, mouths: Mapping[str, Array], similarity: Floats, loop: Pictures, mix: "Mix | None" = None
-    ) -> None:
-        self._mix = mix or mixed
+    def __init__(self, mouths: Mapping[str, Array], similarity: Floats, loop: Pictures) -> None:
         yuv = mouths["patches"].astype(np.float32) @ RGB_TO_YUV.T + YUV_OFFSET
         self.planes: Floats = np.ascontiguousarray(np.moveaxis(yuv, 3, 1))
         """[M, 3, H, W]"""
@@ -64,9 +68,8 @@ class Shelf:
         """[M, 57, 2]"""
         self.up, self.along = between_knots(self.height), np.ascontiguousarray(between_knots(self.width).T)
         self.mask: Floats = np.ascontiguousarray(mouths["mask"])
-        self._masks = [self._warped_masks(index) for index in range(len(loop))]
-        for weights in self.mixtures():  # so that whatever is compiled is compiled now
-            self.paint([0], weights[None], [0])
+        self.masks = [self._warped_masks(index) for index in range(len(loop))]
+        """For luma and chroma, of 255: kept small, since there are as many as frames."""
 
     def mixtures(self) -> Floats:
         """[n, M]: a mouth alone, two mixed, and so on."""
@@ -97,7 +100,6 @@ class Shelf:
         return height, width, list(zip(lefts.tolist(), tops.tolist(), strict=True))
 
     def _warped_masks(self, index: int) -> tuple[Bytes, Bytes]:
-        """For luma and chroma, of 255: kept small, since there are as many as frames."""
         fine, coarse = (_taps(self.mask, *self._grid(index, step)) for step in (1, 2))
         return _in_bytes(_sample(self.mask, fine)), _in_bytes(_sample(self.mask, coarse))
 
@@ -128,9 +130,9 @@ class Shelf:
                 [half_down + bend[::2, ::2] for _, bend in bends],
             )
         planes = self.planes[places]
-        (luma,) = self._mix(planes[:, :1], *fine, shares)
-        u, v = self._mix(planes[:, 1:], *coarse, shares)
-        fine_mask, coarse_mask = self._masks[index]
+        (luma,) = mixed(planes[:, :1], *fine, shares)
+        u, v = mixed(planes[:, 1:], *coarse, shares)
+        fine_mask, coarse_mask = self.masks[index]
         masks = (fine_mask, coarse_mask, coarse_mask)
         laid = (_laid(*each) for each in zip((luma, u, v), masks, self.under(index), strict=True))
         return Roi(*self.corners[index], *laid)
@@ -157,6 +159,19 @@ class Shelf:
         return bends
 
 
+def require_likeness(ours: PaintsMouths, reference: Shelf, frames: int) -> None:
+    """Raises `RuntimeError` when it does not paint as the reference does."""
+    for index in np.linspace(0, frames - 1, PROVEN_ON).astype(int).tolist():
+        for weights in reference.mixtures():
+            (one,), (other,) = (shelf.paint([0], weights[None], [index]) for shelf in (ours, reference))
+            for name in PLANES:
+                worst = int(np.abs(getattr(one, name).astype(int) - getattr(other, name)).max())
+                if worst > TOLERANCE:
+                    raise RuntimeError(
+                        f"its painted mouths differ from the reference by {worst}, where {TOLERANCE} is allowed"
+                    )
+
+
 def shares_of(weights: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     """[B, M] → the places of the mouths that are mixed, the largest first, and their shares [B, `MOST_MIXED`].
 
@@ -165,18 +180,15 @@ def shares_of(weights: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     if not (weights > 0).any(1).all():
         raise ValueError("no mouth has any weight")
     places = np.argsort(-weights, 1, "stable")[:, :MOST_MIXED]
-    places = np.pad(places, ((0, 0), (0, MOST_MIXED - places.shape[1])))
+    if len(weights[0]) < MOST_MIXED:
+        places = np.pad(places, ((0, 0), (0, MOST_MIXED - places.shape[1])))
     shares = np.take_along_axis(weights, places, 1)
     shares[:, len(weights[0]) :] = 0
     return np.where(shares > 0, places, places[:, :1]), shares / shares.sum(1, keepdims=True)
 
 
-Mix = Callable[[Floats, Sequence[Floats], Sequence[Floats], Floats], Floats]
-"""(planes [M, C, H, W], M times where each pixel lies across and down in its mouth [h, w], shares [M]) → [C, h, w]."""
-
-
 def mixed(planes: Floats, across: Sequence[Floats], down: Sequence[Floats], shares: Floats) -> Floats:
-    """Mouths mixed, in numpy. `mixing.Mixing` does the same."""
+    """planes [M, C, H, W] at M times across, down [h, w] in pixels → [C, h, w]."""
     mixture = np.zeros((planes.shape[1], *across[0].shape), np.float32)
     for mouth, share, *places in zip(planes, shares, across, down, strict=True):
         taps = _taps(mouth[0], *(place.copy() for place in places))

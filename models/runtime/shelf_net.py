@@ -16,15 +16,18 @@ from models.avatar import Array
 from models.runtime import Floats, Pictures, Roi
 from models.runtime.devices import Device, moved
 from models.runtime.resident import ResidentStage
-from models.runtime.shelf import FAR_PIXELS, KNOT_PIXELS, MOST_MIXED, NEAR_PIXELS, NewShelf, Shelf, shares_of
+from models.runtime.shelf import (
+    FAR_PIXELS,
+    KNOT_PIXELS,
+    MOST_MIXED,
+    NEAR_PIXELS,
+    NewShelf,
+    Shelf,
+    require_likeness,
+    shares_of,
+)
 from models.runtime.slots import batches
 from models.runtime.stages import PLANES, Part
-
-TOLERANCE: Final = 2
-"""Grey levels that a pixel may differ from the reference's."""
-
-PROVEN_ON: Final = 4
-"""Frames of the loop."""
 
 
 class ShelfNet:
@@ -107,7 +110,7 @@ class ResidentShelf:
         part = Part("shelf", b"", "f32", {}, rows, PLANES)
         self._stage = ResidentStage(part, slots, device, lambda *_: net)
         self._corners = reference.corners
-        self._prove(reference, frames)
+        require_likeness(self, reference, frames)
 
     def paint(self, slots: Sequence[int], weights: Floats, index: Sequence[int]) -> list[Roi]:
         cut = batches(len(slots))
@@ -120,17 +123,6 @@ class ResidentShelf:
         home = self._stage.fetch({name: painted[name] for name in PLANES})
         planes = zip(*(home[name] for name in PLANES), strict=True)
         return [Roi(*self._corners[at], *each) for at, each in zip(index, planes, strict=True)]
-
-    def _prove(self, reference: Shelf, frames: int) -> None:
-        for index in np.linspace(0, frames - 1, PROVEN_ON).astype(int).tolist():
-            for weights in reference.mixtures():
-                (ours,), (theirs,) = (one.paint([0], weights[None], [index]) for one in (self, reference))
-                for name in PLANES:
-                    worst = int(np.abs(getattr(ours, name).astype(int) - getattr(theirs, name)).max())
-                    if worst > TOLERANCE:
-                        raise RuntimeError(
-                            f"its painted mouths differ from the reference by {worst}, where {TOLERANCE} is allowed"
-                        )
 
 
 def shelves_on(device: Device, slots: int) -> NewShelf:

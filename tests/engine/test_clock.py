@@ -82,5 +82,7 @@ async def test_nothing_of_an_alarm_is_left_behind():
     async with Alarm(clock) as alarm:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(alarm.wait(clock.now() + 1_000), 0.01)
-        assert len(asyncio.all_tasks()) == tasks + 1
+        assert clock.next_wake is not None, "it looks again at its time"
+        assert len(asyncio.all_tasks()) == tasks, "and nobody has to wake for that"
+    assert clock.next_wake is None
     assert len(asyncio.all_tasks()) == tasks

@@ -1,5 +1,6 @@
 """The command line: what each command says of itself, and what is said when one cannot be had."""
 
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -94,6 +95,17 @@ def test_help_loads_no_model_and_no_media_stack() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+def test_what_serves_computes_with_one_thread_unless_it_is_told_otherwise() -> None:
+    program = "import os, sys; from engine.__main__ import main; main(['serve', '--help']); "
+    program += "sys.stderr.write(os.environ['OPENBLAS_NUM_THREADS'] + os.environ['OMP_NUM_THREADS'])"
+    given = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    for told, found in (({}, "11"), ({"OMP_NUM_THREADS": "2"}, "12")):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=given | told, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == found
 
 
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:

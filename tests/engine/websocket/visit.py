@@ -49,6 +49,9 @@ class HurriedClock:
     async def sleep_until(self, when: float) -> None:
         await asyncio.sleep(max(0.0, (when - self.now()) / self._speed))
 
+    def call_at(self, when: float, what: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(0.0, (when - self.now()) / self._speed), what)
+
 
 class Place:
     """A house with an open websocket door."""

@@ -10,7 +10,7 @@ import pytest
 from models.create.evaluate import Scores
 from models.create.loop import Stretch
 from models.create.package import Scene
-from models.create.report import Made, _closing, coverage, warnings
+from models.create.report import Made, _closing, coverage, sheet, warnings
 from tests.models.create.test_loop import footage
 from tests.models.faces import speaking
 
@@ -106,3 +106,13 @@ def test_lips_that_do_not_meet_are_said_and_shown():
     assert "do not always meet" in "; ".join(warnings(made(), told))
     assert _closing(told) == [("lips meet at m b p", "0.60", "0.9 is good", False)]
     assert _closing(scores()) == []
+
+
+def test_the_contact_sheets_columns_are_of_one_width() -> None:
+    """Faces as wide as 180, 200 and 240 of 200: every column is 220 wide at 220 pixels of height, then 4 of black."""
+    faces = [np.full((200, width, 3), 90 + width // 2, np.uint8) for width in (180, 200, 240)]
+    drawn = sheet([(one, one) for one in faces])
+    assert drawn.shape == (2 * 220 + 4, 3 * 224, 3)
+    for column in range(3):
+        assert (drawn[:440, column * 224 + 110] > 100).all(), "the face is in the middle of its column"
+        assert not drawn[:, column * 224 + 220 : column * 224 + 224].any()

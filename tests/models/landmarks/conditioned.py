@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import face, metrics
+from models import face, metrics, train
 from models.landmarks import Conditions, LandmarkNetwork
 from models.streaming import Layer, State
 
 from ..faces import rest_mesh, speaking, turned
 
-EXTRA = 9 + 9 + 16 + 74 * 3
+EXTRA = 9 + 1 + 9 + 3 + 16 + 74 * 3
 """Numbers of a frame's conditions, flat."""
 FRAME = 300.0
 """Pixels: where points lie. fp32 knows them to 3e-5, so that 1e-5 is asked of shares of the frame."""
@@ -24,15 +24,7 @@ def reference() -> Tensor:
 
 def conditions_of(mesh: np.ndarray) -> Conditions:
     """Of one clip [T, 478, 3] in pixels, as a batch of 1."""
-    normal = metrics.pose_normal(mesh, rest_mesh())
-    parts = (
-        mesh[:, face.NOSE_POSE],
-        normal.rotation.swapaxes(-1, -2),
-        mesh[:, face.CHEEKS, :2],
-        mesh[:, face.HOUSE[face.HOUSE_UPPER]],
-    )
-    nose, rotation, cheeks, upper = (torch.tensor(part, dtype=torch.float32)[None] for part in parts)
-    return Conditions(nose, rotation, cheeks, upper, reference().reshape(1, -1))
+    return train.conditions_of(mesh, rest_mesh(), reference().numpy())
 
 
 def a_head_that_speaks(frames: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,18 +42,20 @@ class AsLayer(Layer):
         super().__init__()
         self.network, self.code = network, code
         still = conditions_of(a_head_that_speaks(1)[1])
-        for name, tensor in zip(("nose", "rotation", "cheeks", "upper"), still[:4], strict=True):
+        for name, tensor in zip(still._fields[:-1], still[:-1], strict=True):
             self.register_buffer(name, tensor)
 
     def silence(self, batch: int) -> State:
         return self.network.silence(batch)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        code, nose, rotation, cheeks, upper = x.split([self.code, 9, 9, 16, 222], dim=-1)
+        code, nose, scale, rotation, shift, cheeks, upper = x.split([self.code, 9, 1, 9, 3, 16, 222], dim=-1)
         batch, steps = x.shape[:2]
         conditions = Conditions(
             self.nose + nose.reshape(batch, steps, 3, 3),
+            self.scale + 0.01 * scale,
             self.rotation + 0.01 * rotation.reshape(batch, steps, 3, 3),
+            self.shift + shift,
             self.cheeks + cheeks.reshape(batch, steps, 8, 2),
             self.upper + upper.reshape(batch, steps, 74, 3),
             self.network.reference.reshape(1, -1).expand(batch, -1),

@@ -4,27 +4,27 @@ import numpy as np
 import torch
 
 from models import face, metrics
-from models.landmarks import SPOKEN, LandmarkNetwork, plane_of, pose_of
+from models.landmarks import SPOKEN, LandmarkNetwork, plane_of
 
 from ..faces import rest_mesh
-from .conditioned import a_head_that_speaks, conditions_of, reference
+from .conditioned import a_head_that_speaks, conditions_of
 
 
-def test_the_closed_form_pose_is_umeyamas() -> None:
+def test_the_pose_is_the_metrics_even_of_a_face_that_is_not_rigid() -> None:
+    """A tracker shakes each point: what a network lays into a frame, the metrics take out where it was."""
     _, mesh = a_head_that_speaks()
-    conditions = conditions_of(mesh)
-    pose = pose_of(conditions, reference())
+    mesh = mesh + np.random.default_rng(0).normal(0, 1.5, mesh.shape)
     truth = metrics.pose_normal(mesh, rest_mesh())
-    np.testing.assert_allclose(pose.scale[0, :, 0, 0].numpy(), 1 / truth.scale, rtol=1e-3)
-    upper = torch.tensor(mesh[:, face.HOUSE], dtype=torch.float32)[None]
-    np.testing.assert_allclose(pose.to_normal(upper)[0].numpy(), truth(mesh)[:, face.HOUSE], atol=0.05)
+    mouth = torch.randn(1, len(mesh), SPOKEN, 3)
+    laid = conditions_of(mesh).pose.to_frame(mouth)
+    np.testing.assert_allclose(truth(laid[0].numpy()), mouth[0].numpy(), atol=1e-3)
 
 
 def test_to_frame_undoes_to_normal() -> None:
     _, mesh = a_head_that_speaks()
     conditions = conditions_of(mesh)
     points = torch.tensor(mesh, dtype=torch.float32)[None]
-    pose, plane = pose_of(conditions, reference()), plane_of(conditions)
+    pose, plane = conditions.pose, plane_of(conditions)
     torch.testing.assert_close(pose.to_frame(pose.to_normal(points)), points, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(plane.back(plane.into(points)), points, rtol=1e-4, atol=1e-3)
     flat = points[..., :2]
@@ -55,5 +55,5 @@ def test_a_lift_finds_a_linear_jaw() -> None:
 def test_parts_of_conditions_keep_the_identity() -> None:
     conditions = conditions_of(a_head_that_speaks(10)[1])
     part = conditions.frames(slice(2, 5))
-    assert [tensor.shape[1] for tensor in part[:4]] == [3, 3, 3, 3]
+    assert {tensor.shape[1] for tensor in part[:-1]} == {3}
     assert part.identity is conditions.identity

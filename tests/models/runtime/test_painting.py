@@ -1,6 +1,7 @@
 """A painter read from a package: the same in every precision, refused when it is not, the loop kept around it."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models.avatar import PackageError, decode_loop, read_avatar, seal
-from models.runtime import Roi, Row, Wants, openvino
+from models.runtime import Bytes, Pictures, Roi, Row, Wants, loops, openvino
 from models.runtime.compiled import Compiled
 from models.runtime.packing import Painter
 from models.runtime.painting import Under, frames_of, planes_of
@@ -94,6 +95,31 @@ def test_the_rectangle_is_cut_out_of_the_loop_when_asked_for(package: Path) -> N
     frames = frames_of(avatar, loop, on_host(Compiled))
     assert len(frames["luma"]) == len(frames["look_0"]) == FRAMES
     assert frames["look_0"].dtype == np.float16
+
+
+def test_what_is_known_of_a_long_loop_lies_on_disk_and_is_the_same(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    avatar = read_avatar(package)
+    loop = decode_loop(avatar)
+    names = [name for name in frames_of(avatar, loop, on_host(Compiled)) if name.startswith("look_")]
+    made: list[Pictures] = []
+    keep = loops.kept
+
+    def kept(rows: Iterable[Bytes]) -> Pictures:
+        made.append(keep(rows, budget=made[0][0].nbytes * 3 if made else 1 << 30))
+        return made[-1]
+
+    monkeypatch.setattr(loops, "kept", kept)
+    short, long = (frames_of(avatar, loop, on_host(Compiled)) for _ in range(2))
+    assert not isinstance(made[0], loops.Paged)
+    assert isinstance(made[1], loops.Paged)
+    assert names
+    for name in names:
+        assert short[name].shape == long[name].shape
+        order = np.array([0, FRAMES - 1, 3, 3])
+        np.testing.assert_array_equal(short[name][order], long[name][order])
+        np.testing.assert_array_equal(np.asarray(short[name]), np.asarray(long[name]))
 
 
 def test_a_plain_avatar_with_a_painter_is_painted_by_it(

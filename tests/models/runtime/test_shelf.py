@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.runtime import Bytes, Floats, Roi
-from models.runtime.shelf import Shelf, shares_of
+from models.runtime.shelf import Shelf, mixed, shares_of
 
 
 def painted(shelf: Shelf, weights: Floats) -> Roi:
@@ -117,3 +117,10 @@ def test_the_largest_shares_are_mixed_and_the_first_mouth_fills_what_is_left_ove
     np.testing.assert_allclose(shares, [[35 / 90, 30 / 90, 25 / 90], [1, 0, 0]], atol=1e-6)
     places, shares = shares_of(np.ones((1, 1), np.float32))
     assert (places.tolist(), shares.tolist()) == ([[0, 0, 0]], [[1, 0, 0]])
+
+
+def test_places_that_were_given_are_not_changed() -> None:
+    across, down = [np.full((4, 4), 50.0, np.float32)], [np.full((4, 4), -5.0, np.float32)]
+    mixed(np.ones((1, 1, 8, 8), np.float32), across, down, np.ones(1, np.float32))
+    assert (across[0] == 50).all()
+    assert (down[0] == -5).all()
