@@ -15,7 +15,7 @@ repository, which is never committed, nor weights that were trained on it.
 import argparse
 import json
 import math
-import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -309,6 +309,7 @@ def main() -> None:
     if arguments.weights:
         renderer = load(arguments.weights)
     else:
+        began = time.process_time()
         run = Fitting(
             clips([path for path in paths if path not in held]),
             arguments.out,
@@ -316,7 +317,6 @@ def main() -> None:
             clips(held),
         )
         run.resume()
-        began = os.times()
 
         def told(progress: Progress) -> None:
             console.print(
@@ -325,7 +325,9 @@ def main() -> None:
 
         for _ in run.run(told):
             pass
-        report["train_cpu_seconds"] = os.times().user - began.user
+        spent = {"steps": run.at, "minutes": (time.process_time() - began) / 60}  # the reading of the film too
+        (arguments.out / "run.json").write_text(json.dumps(spent))
+        report |= spent
         run.match_sharpness()
         renderer = run.averaged.eval()
         save(renderer, arguments.out / "renderer.safetensors")
