@@ -185,10 +185,10 @@ def _context(name: str, width: int, height: int, bitrate: int, options: Mapping[
 def open_vp8(width: int, height: int, bitrate: int) -> VideoCodecContext:
     options = {
         "deadline": "realtime",
-        "cpu-used": "-6",
+        "cpu-used": "-8",
         "lag-in-frames": "0",
         "error-resilient": "default",  # a lost frame hurts until the next refresh, not until the next key frame
-        "static-thresh": "1",
+        "static-thresh": "300",  # what hardly changed is not coded again: bits go to the mouth
         "minrate": str(bitrate),  # equal rates mean constant bit rate
         "maxrate": str(bitrate),
         "bufsize": str(bitrate),
