@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .. import checkpoint, face, losses
 from ..halves import halves
-from .patch import RECALLED, SIZES, Patch, sharpened
+from .patch import NARROW, RECALLED, SIZES, WIDE, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance, sketch
 from .recall import MOUTHS, Folds, learn, pieces
@@ -438,9 +438,10 @@ def load(path: Path) -> Patch:
     arch = kept.facts.get("arch")
     if arch not in ("liveface.patch.1", "liveface.patch.2"):
         raise ValueError(f"{path} holds no patch renderer")
-    renderer = Patch(int(kept.facts["size"]), int(kept.facts.get("mouths", 1)))
+    old = arch == "liveface.patch.1"
+    renderer = Patch(int(kept.facts["size"]), int(kept.facts.get("mouths", 1)), WIDE if old else NARROW)
     tensors = dict(kept.tensors)
-    if arch == "liveface.patch.1":
+    if old:
         tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if name.startswith("recall.")}
         tensors[FIRST_READ] = F.pad(tensors[FIRST_READ], (0, 0, 0, 0, 0, RECALLED))
     tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
