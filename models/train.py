@@ -20,11 +20,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from . import face, metrics
+from . import checkpoint, face, metrics
 from .halves import halves
 from .landmarks import EYES_APART, Conditions, LandmarkNetwork
 from .landmarks.augmentation import lend_lips, partners
@@ -266,9 +264,10 @@ class Trainer:
 
     def conditions(self, points: Floats) -> Conditions:
         """Of a clip's head. The face that a session begins with is one and the same in training and in scoring: the
-        person's own at rest, which the stream has; in the faithful form the clip's first frame, as published."""
+        person's own at rest, which the stream has; in a faithful form what its paper has."""
         at_rest = self.mesh[None, face.HOUSE].astype(np.float32)
-        return conditions_of(points, self.mesh, at_rest if FORMS[self.config.form].causal else None)
+        known = FORMS[self.config.form].causal or self.network.neutral
+        return conditions_of(points, self.mesh, at_rest if known else None)
 
     def _warmth(self) -> float:
         """Of the learning rate: a tenth of the run to warm up, then a cosine down."""
@@ -310,41 +309,32 @@ class Trainer:
         return self.config.out / "checkpoint.safetensors"
 
     def save(self) -> None:
-        """The network, the optimiser, the step; written beside and moved, so that a kill leaves the old one whole."""
+        """The network, the optimiser, the step; a kill meanwhile leaves the old one whole."""
         if self.rank:
             return
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-        tensors["curve"] = torch.tensor(self.curve)
-        tensors["mesh"] = torch.tensor(self.mesh)
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        facts = {"step": str(self.at), "config": json.dumps(asdict(self.config), default=str)}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new, facts)
-        new.replace(self.path)
+        figures = {"curve": torch.tensor(self.curve), "mesh": torch.tensor(self.mesh)}
+        checkpoint.save(self.path, self._parts, figures, {"step": str(self.at), "config": self._config})
 
     def resume(self) -> bool:
         """Goes on from the checkpoint if there is one of this very run but for its length; False if there is none."""
         if not self.path.exists():
             return False
-        with safe_open(self.path, "pt") as file:
-            facts = file.metadata()
-            theirs, ours = json.loads(facts["config"]), json.loads(json.dumps(asdict(self.config), default=str))
-            differ = [
-                key for key in ours if key not in ("steps", "out", "clips", "voice") and theirs.get(key) != ours[key]
-            ]
-            if differ:
-                raise ValueError(f"{self.path} is of another run ({', '.join(differ)} differ); choose another `out`")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        self.network.load_state_dict(_below("network.", tensors))
-        state = self.optimizer.state_dict()
-        for name, tensor in _below("optimizer.", tensors).items():
-            index, slot = name.split(".")
-            state["state"].setdefault(int(index), {})[slot] = tensor
-        self.optimizer.load_state_dict(state)
-        self.at, self.curve = int(facts["step"]), tensors["curve"].tolist()
+        kept = checkpoint.load(self.path)
+        theirs, ours = json.loads(kept.facts["config"]), json.loads(self._config)
+        differ = [key for key in ours if key not in ("steps", "out", "clips", "voice") and theirs.get(key) != ours[key]]
+        if differ:
+            raise ValueError(f"{self.path} is of another run ({', '.join(differ)} differ); choose another `out`")
+        kept.into(self._parts)
+        self.at, self.curve = int(kept.facts["step"]), kept.figures["curve"].tolist()
         return True
+
+    @property
+    def _parts(self) -> dict[str, checkpoint.Part]:
+        return {"network": self.network, "optimizer": self.optimizer}
+
+    @property
+    def _config(self) -> str:
+        return json.dumps(asdict(self.config), default=str)
 
     def draw_curve(self, path: Path) -> None:
         from matplotlib.figure import Figure
@@ -409,10 +399,6 @@ def hear(ear: Layer, clip: Clip, lookahead: int) -> Tensor:
     pcm = torch.tensor(np.pad(clip.audio, (0, lookahead * CHUNK)), device=leaves(silence)[0].device)
     heard: Tensor = ear(pcm[None], silence)[0]
     return heard
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _smooth(values: Sequence[float], window: int) -> npt.NDArray[np.float64]:

@@ -148,6 +148,8 @@ def create(wish: Wish, console: Console) -> Avatar:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if wish.device == "auto" else wish.device
     tracks = in_time(tracked(wish.videos, quiet=not console.is_terminal))
     check(wish.videos, tracks)
+    for line in report.of_footage(tracks):  # now, as learning takes long: some will rather film again at once
+        console.print(f"  {line}", markup=False, soft_wrap=True)
     parts = [Piece(wish.videos[number], tracks[number], frames) for number, frames in loop.pieces(tracks)]
     learn, hold = loop.held_out([(0, part.frames) for part in parts])
     learned, held = _no_more([parts[n] for n in learn], wish.seconds), [parts[n] for n in hold]
@@ -189,7 +191,8 @@ def create(wish: Wish, console: Console) -> Avatar:
         report.write(wish.report, made, scores, read_avatar(folder))
         avatar = wish.shelf.install(folder)
     console.print(f"{wish.name} is on the shelf: liveface serve --avatar {wish.name}", markup=False, soft_wrap=True)
-    for line in report.warnings(made, scores):
+    before = report.of_footage(tracks)
+    for line in (line for line in report.warnings(made, scores) if line not in before):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print(f"how good it is: {wish.report / 'report.html'}", markup=False, soft_wrap=True)
     return avatar

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import av
 import av.error
@@ -74,24 +74,17 @@ def pictures(path: Path, most_side: int | None = None) -> Iterator[tuple[float, 
             raise FootageError(f"{path} is larger than any camera's picture")
         stream.thread_type = "AUTO"
         step = 1.0 / float(stream.average_rate or FRAME_RATE)
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue  # a damaged packet: what comes after it may still be seen
-            for frame in frames:
-                assert isinstance(frame, av.VideoFrame)
-                date = frame.time if frame.time is not None else (first or 0.0) + last + step
-                first = date if first is None else first
-                seconds = date - first
-                if seconds <= last:
-                    continue
-                if seconds > SECONDS_MOST:
-                    raise FootageError(
-                        f"{path} is longer than {SECONDS_MOST / 60:.0f} minutes: cut it to the best five"
-                    )
-                last = seconds
-                yield seconds, _upright(frame, most_side)
+        for frame in _decoded(container, stream):
+            assert isinstance(frame, av.VideoFrame)
+            date = frame.time if frame.time is not None else (first or 0.0) + last + step
+            first = date if first is None else first
+            seconds = date - first
+            if seconds <= last:
+                continue
+            if seconds > SECONDS_MOST:
+                raise FootageError(f"{path} is longer than {SECONDS_MOST / 60:.0f} minutes: cut it to the best five")
+            last = seconds
+            yield seconds, _upright(frame, most_side)
 
 
 def sound(path: Path) -> Floats:
@@ -105,20 +98,15 @@ def sound(path: Path) -> Floats:
         end = 0
         rate = stream.codec_context.sample_rate
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue
-            for frame in frames:
-                assert isinstance(frame, av.AudioFrame)
-                at = end if frame.time is None else round((frame.time - began) * rate)
-                at = end if pieces and abs(at - end) < GAP_SECONDS * rate else at
-                for block in resampler.resample(frame):
-                    piece = block.to_ndarray().reshape(-1).astype(np.float32)
-                    pieces.append((at, piece))
-                    at += len(piece)
-                end = at
+        for frame in _decoded(container, stream):
+            assert isinstance(frame, av.AudioFrame)
+            at = end if frame.time is None else round((frame.time - began) * rate)
+            at = end if pieces and abs(at - end) < GAP_SECONDS * rate else at
+            for block in resampler.resample(frame):
+                piece = block.to_ndarray().reshape(-1).astype(np.float32)
+                pieces.append((at, piece))
+                at += len(piece)
+            end = at
     if end <= 0 or end > SECONDS_MOST * 2 * rate:
         raise FootageError(f"{path} has no sound that can be decoded: export it again as MP4 with AAC")
     whole = np.zeros(end, np.float32)
@@ -131,9 +119,23 @@ def sound(path: Path) -> Floats:
 
 def _first_date(path: Path) -> float:
     with _opened(path) as container:
-        for frame in container.decode(video=0):
+        for frame in _decoded(container, container.streams.video[0]):
             return frame.time or 0.0
     return 0.0
+
+
+def _decoded(container: "av.container.InputContainer", stream: "av.VideoStream | av.AudioStream") -> Iterator[Any]:
+    """Its frames; what is damaged is left out, as what comes after it may still be seen and heard."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        yield from frames
 
 
 def _upright(frame: av.VideoFrame, most_side: int | None) -> Picture:

@@ -32,6 +32,8 @@ from models.runtime import Row, Wants
 FILM_SECONDS: Final = 12
 COST_STEPS: Final = 30
 OVERLAY_HEIGHT: Final = 320
+SECONDS_A_CUT: Final = 10.0
+"""On the mean: with more cuts than that, what is between two of them is too short for a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,39 +112,9 @@ def cost(avatar: Avatar) -> dict[str, float | str]:
 
 def warnings(made: Made, scores: Scores) -> list[str]:
     """What to film again, in words."""
-    said: list[str] = []
-    tracks = [track for _, track in made.tracks]
-    frames = sum(len(track.points) for track in tracks)
-
-    def often(name: str, share: float) -> bool:
-        return sum(int(getattr(track, name).sum()) for track in tracks) > share * frames
-
+    said = of_footage([track for _, track in made.tracks])
     if made.learned_seconds < 60:
-        said.append(f"only {made.learned_seconds:.0f} s were learned from: film two to four minutes")
-    if often("covered", 0.03):
-        said.append("a hand covers the mouth now and then: keep hands down")
-    if often("second", 0.02):
-        said.append("a second face is in the picture now and then: film alone")
-    if often("turned", 0.03):
-        said.append("the head turns far away: look towards the camera")
-    if often("missing", 0.03):
-        said.append("the face is lost in some frames: more light, and stay in the picture")
-    if any(faults(track)["eyes_hidden"] for track in tracks):
-        said.append("the eyes are dark or behind glasses: film without sunglasses, with light from the front")
-    if any(track.offset_ms for track in tracks):
-        moved = max((track.offset_ms for track in tracks), key=abs)
-        said.append(
-            f"the sound was {abs(moved):.0f} ms {'early' if moved > 0 else 'late'} in the recording; it was mended"
-        )
-    if any(track.rate < 23 for track in tracks):
-        said.append("the film has fewer than 24 pictures a second: film at 25 or more")
-    if min(mean_pixels(track) for track in tracks) < 60:
-        said.append("the face is small: film closer, so that the eyes are 100 pixels apart or more")
-    silent = [track.points[track.usable & ~track.speech] for track in tracks]
-    if sum(map(len, silent)) < 5 * FRAME_RATE:
-        said.append("the mouth is hardly ever silent: film 20 s of listening with the mouth closed")
-    elif _shut_share(np.concatenate(silent)) < 0.2:
-        said.append("the mouth is rarely closed, even in silence: film 20 s of silence with closed lips")
+        said.insert(0, f"only {made.learned_seconds:.0f} s were learned from: film two to four minutes")
     if made.stretch.seconds < 8:
         said.append(
             f"the loop is {made.stretch.seconds:.0f} s short and will be seen to repeat: film 12 s without a cut"
@@ -162,6 +134,44 @@ def warnings(made: Made, scores: Scores) -> list[str]:
         said.append("the lips do not always meet at m, b and p: film more speech, in the voices that it will have")
     if scores.pictures["repainted"]["sharpness"] < 0.8:
         said.append("the mouth is softer than the film: --quality best, or film with more light")
+    return said
+
+
+def of_footage(tracks: Sequence[Track]) -> list[str]:
+    """The same, of what can be known before anything is learned."""
+    said: list[str] = []
+    frames = sum(len(track.points) for track in tracks)
+
+    def often(name: str, share: float) -> bool:
+        return sum(int(getattr(track, name).sum()) for track in tracks) > share * frames
+
+    if often("covered", 0.03):
+        said.append("a hand covers the mouth now and then: keep hands down")
+    if often("second", 0.02):
+        said.append("a second face is in the picture now and then: film alone")
+    if often("turned", 0.03):
+        said.append("the head turns far away: look towards the camera")
+    if often("missing", 0.03):
+        said.append("the face is lost in some frames: more light, and stay in the picture")
+    cuts = sum(int(track.cut.sum()) for track in tracks)
+    if cuts > frames / FRAME_RATE / SECONDS_A_CUT:
+        said.append(f"the film is cut {cuts} times, and nothing is learned across a cut: film in one go")
+    if any(faults(track)["eyes_hidden"] for track in tracks):
+        said.append("the eyes are dark or behind glasses: film without sunglasses, with light from the front")
+    if any(track.offset_ms for track in tracks):
+        moved = max((track.offset_ms for track in tracks), key=abs)
+        said.append(
+            f"the sound was {abs(moved):.0f} ms {'early' if moved > 0 else 'late'} in the recording; it was mended"
+        )
+    if any(track.rate < 23 for track in tracks):
+        said.append("the film has fewer than 24 pictures a second: film at 25 or more")
+    if min(mean_pixels(track) for track in tracks) < 60:
+        said.append("the face is small: film closer, so that the eyes are 100 pixels apart or more")
+    silent = [track.points[track.usable & ~track.speech] for track in tracks]
+    if sum(map(len, silent)) < 5 * FRAME_RATE:
+        said.append("the mouth is hardly ever silent: film 20 s of listening with the mouth closed")
+    elif _shut_share(np.concatenate(silent)) < 0.2:
+        said.append("the mouth is rarely closed, even in silence: film 20 s of silence with closed lips")
     return said
 
 

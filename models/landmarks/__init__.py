@@ -23,6 +23,9 @@ UPPER = len(face.HOUSE[face.HOUSE_UPPER])
 EYES_APART = 100.0
 """The pose-normal space counts in percent of the reference's outer eye-corner distance, as the metrics do."""
 
+JITTER = 0.3
+"""How far a tracker's points lie beside themselves, in the same percent."""
+
 _UPPER_POINTS = face.HOUSE[face.HOUSE_UPPER].tolist()
 _CORNERS = [_UPPER_POINTS.index(index) for index in face.EYE_CORNERS]
 
@@ -122,6 +125,9 @@ class LandmarkNetwork(nn.Module):
     posed = True
     """Whether its own points are in the head's pose, so that a head might tell it the lips."""
 
+    neutral = False
+    """Whether as published it begins with the person's neutral face; the others do with the first frame of a film."""
+
     def __init__(self, own: int, lookahead: int) -> None:
         super().__init__()
         self.own, self.lookahead = own, lookahead
@@ -173,8 +179,9 @@ class LandmarkNetwork(nn.Module):
         return torch.cat([posed, conditions.upper], dim=2), state
 
     @torch.no_grad()
-    def fit_lift(self, own: Tensor, spoken: Tensor, ridge: float = 1e-3) -> None:
-        """Fits the lift on true frames of the person: `own` [N, own, 3] and `spoken` [N, 57, 3], pose-normal.
+    def fit_lift(self, own: Tensor, spoken: Tensor, ridge: float = JITTER**2) -> None:
+        """Fits the lift on true frames of the person: `own` [N, own, 3] and `spoken` [N, 57, 3], pose-normal. With less
+        of a ridge it would read the tracker's jitter, and make much of what a network gets a little wrong.
 
         For a system that predicts lips alone this is the linear rule that moves the jaw (the paper's limitation 1).
         """

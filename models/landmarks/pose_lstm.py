@@ -11,6 +11,8 @@ says how they differ from rest, in the paper's coordinates. (The paper trained f
 do not teach where in a picture a mouth is.)
 
 The streaming form has one direction (so 128 → 256 in the first linear layer), layer norms, and K frames of look-ahead.
+Its dropout comes after the norm: before it, a batch norm remembers how large things were while some were dropped; a
+layer norm does not, and mouths that learned to be right open half as far again when none are.
 """
 
 import torch
@@ -38,13 +40,13 @@ class PoseLstm(LandmarkNetwork):
         row = code + 9
         self.identify = nn.Sequential(nn.Linear(3 * POINTS, 256), nn.Linear(256, 128), nn.Linear(128, row))
         self.recurrent = form.recurrent(row, HIDDEN, LAYERS, DROPOUT)
+        dropped = (form.norm(128), nn.Dropout(DROPOUT))
         self.connected = nn.Sequential(
             nn.Linear(HIDDEN * form.directions, 256),
             form.norm(256),
             nn.LeakyReLU(SLOPE),
             nn.Linear(256, 128),
-            nn.Dropout(DROPOUT),
-            form.norm(128),
+            *(dropped if form.causal else reversed(dropped)),
             nn.LeakyReLU(SLOPE),
             nn.Linear(128, 3 * LIP_POINTS),
         )

@@ -33,6 +33,7 @@ class SpeechToLandmarks(LandmarkNetwork):
     """`code`: width of the encoder's frames."""
 
     posed = False
+    neutral = True
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ class SoundEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, width, 1),
         )
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a CPU learns in 2/3 of the time
 
     def forward(self, sound: Tensor) -> Tensor:
         """[N, 16, 80] → [N, D]"""

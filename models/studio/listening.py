@@ -27,6 +27,7 @@ from models.studio.speech import FLITE_VOICES, Espeak, Utterance, augment, flite
 from models.studio.teaching import RATE, Course
 
 UNHEARD = ("slt", "espeak:en-us+quincy", "espeak:en-us+shelby")
+NEVER = ", never heard"
 KNOWN = "voices in training, other sentences"
 
 
@@ -55,7 +56,7 @@ def unheard(names: Iterable[str], seed: int, number: int = 60) -> dict[str, list
     """What the voices of a test say."""
     said: dict[str, list[Utterance]] = {}
     for name in names:
-        said[f"{name.rstrip(':')}, never heard"] = list(_says(name, sentences(number, seed), seed))
+        said[name.rstrip(":") + NEVER] = list(_says(name, sentences(number, seed), seed))
     return said
 
 

@@ -1,9 +1,10 @@
 """Lips of one person, voices of others: the default head fitted on one speaker's film, asked about voices that nobody
-filmed. `python -m tests.bench.strangers CLIPS [--voice WEIGHTS] [--out DIR]`
+filmed. `python -m tests.bench.strangers CLIPS [--film DIR] [--voice WEIGHTS] [--out DIR]`
 
 CLIPS are `.npz` of `liveface track`. One table: a head that hears mel alone, the voice encoder's code alone, and both
 (mel lost at random in training); lips on its own held-out clips, and on strangers' voices, in a head that is still.
-Last, both as an avatar has them: the encoder's flag draws the lips together wherever it hears a closure.
+Then both as an avatar has them: the encoder's flag draws the lips together wherever it hears a closure. Last, the
+systems that `tests.bench.film` trained in `--film`, which hear what their papers hear.
 """
 
 import argparse
@@ -20,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from models import face, metrics, train
-from models.create import speaker
+from models import checkpoint, face, metrics, train
+from models.create.drawing import drawn_shut
+from models.create.rule import Rule
 from models.landmarks.hearing import AND_MEL
 from models.rates import CHUNK
 from models.streaming import Layer, State
@@ -67,9 +69,7 @@ class Flag:
         heard = self.voice.encoder.hear(code[:, self.lookahead :], self.lookahead)
         drawn = lips.copy()
         spoken = torch.from_numpy(lips[None, :, face.HOUSE_SPOKEN]).float()
-        drawn[:, face.HOUSE_SPOKEN] = speaker.drawn_shut(
-            spoken, heard.sealed(speaker.CLOSES, speaker.SHUT)[:, : len(lips)]
-        )[0].numpy()
+        drawn[:, face.HOUSE_SPOKEN] = drawn_shut(spoken, Rule().sealed(heard)[:, : len(lips)])[0].numpy()
         return drawn
 
 
@@ -98,6 +98,13 @@ def on_own(trainer: Trainer, held_out: Sequence[Clip], flag: Flag | None) -> Sco
     return metrics.landmark_scores(played, trainer.mesh[face.HOUSE])
 
 
+def configured(out: Path) -> Config:
+    """As the run was whose checkpoint lies in `out`."""
+    known = json.loads(checkpoint.load(out / "checkpoint.safetensors").facts["config"])
+    paths = {key: Path(known[key]) for key in ("clips", "out", "voice") if known[key] is not None}
+    return Config(**{**known, **paths})
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.strangers", description=__doc__)
     parser.add_argument("clips", type=Path)
@@ -107,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lookahead", type=int, default=2, choices=LOOKAHEADS)
     parser.add_argument("--sentences", type=int, default=30)
     parser.add_argument("--held-out", type=int, default=20)
+    parser.add_argument("--film", type=Path, help="where tests.bench.film trained every system")
     parser.add_argument("--heard", nargs="*", default=list(HEARD), choices=list(HEARD))
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -146,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer.hearing = WithoutMel(trainer.hearing)
             score("both, mel taken away", trainer)
             score("both, mel taken away, shut by the flag", trainer, flag)
+    for out in sorted(chosen.film.glob(f"*-streaming-K={chosen.lookahead}")) if chosen.film else ():
+        score(out.name, fitted(configured(out), training))
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "strangers.json").write_text(json.dumps(rows, indent=1))
 

@@ -69,7 +69,7 @@ HEARING = {
     "speech_to_landmarks": "mel-mean",
     "lipsync3d": "spectrum",
 }
-STEPS = {"speech_to_landmarks": 250}
+STEPS = {"speech_to_landmarks": 250, "transformer": 120}
 SLOW = [
     pytest.param(system, form, marks=pytest.mark.slow)
     for system, form in itertools.product(HEARING, ("streaming", "faithful"))
@@ -222,18 +222,27 @@ def test_looking_ahead_shifts_what_is_asked() -> None:
     torch.testing.assert_close(later.upper[:, 0], conditions.upper[:, 0])
 
 
-@pytest.mark.parametrize("form", ["streaming", "faithful"])
-def test_the_neutral_face_is_the_same_in_training_and_in_scoring(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("system", "form", "begins"),
+    [
+        ("speech_to_landmarks", "streaming", "at rest"),
+        ("speech_to_landmarks", "faithful", "at rest"),
+        ("pose_lstm", "streaming", "at rest"),
+        ("pose_lstm", "faithful", "as the clip does"),
+    ],
+)
+def test_the_face_begun_with_is_the_same_in_training_and_in_scoring(
+    system: str, form: str, begins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(config(tmp_path, system="speech_to_landmarks", form=form), CLIPS[:6], device="cpu")
+    settings = config(tmp_path, system=system, form=form, hearing=HEARING[system], batch=2)
+    trainer = Trainer(settings, CLIPS[:6], device="cpu")
     began: list[torch.Tensor] = []
     begin = trainer.network.begin
     monkeypatch.setattr(trainer.network, "begin", lambda identity: (began.append(identity), begin(identity))[1])
     trainer.step()
     train.perform(trainer, CLIPS[0])
     taught, scored = began
-    if form == "streaming":
+    if begins == "at rest":
         at_rest = torch.tensor(trainer.mesh[face.HOUSE], dtype=torch.float32).flatten()
         assert torch.equal(taught, at_rest.expand_as(taught))
         assert torch.equal(scored, at_rest.expand_as(scored))

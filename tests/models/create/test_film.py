@@ -1,5 +1,7 @@
 """Any video is read upright and on one timeline, or refused in one line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,33 @@ def test_a_file_cut_short_is_refused_in_one_line(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(FootageError, match="export it again"):
         open_film(path)
+
+
+def damaged(path: Path, share: float) -> Path:
+    """A film with a hole of 2,000 bytes, so far into it."""
+    chance = np.random.default_rng(0)
+    noisy = [chance.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(20)]
+    whole = bytearray(shoot(path, noisy, hum(0.8)).read_bytes())
+    begin = whole.find(b"mdat") + 4 + round(share * (len(whole) - 3000))
+    whole[begin : begin + 2000] = bytes(2000)
+    path.write_bytes(whole)
+    return path
+
+
+def test_a_film_whose_first_picture_is_damaged_is_refused_in_one_line(tmp_path):
+    """The pictures after it are differences from it; its sound has its time all the same."""
+    path = damaged(tmp_path / "a.mp4", 0)
+    with pytest.raises(FootageError, match="no picture that can be decoded"):
+        open_film(path)
+    assert len(sound(path)) > 0.5 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_what_is_damaged_is_left_out_and_the_rest_is_seen_and_heard(tmp_path, share):
+    path = damaged(tmp_path / "a.mp4", share)
+    film = open_film(path)
+    assert 5 < len(list(pictures(film.path))) <= 20
+    assert len(sound(path)) > 0.5 * SAMPLE_RATE
 
 
 def test_a_film_without_sound_and_a_missing_file_say_so(tmp_path):

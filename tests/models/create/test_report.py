@@ -55,6 +55,7 @@ def test_what_is_short_or_jumps_is_said(changed, says):
         ("second", np.arange(2000) % 10 == 0, "film alone"),
         ("turned", np.arange(2000) % 10 == 0, "look towards the camera"),
         ("missing", np.arange(2000) % 10 == 0, "more light"),
+        ("cut", np.arange(2000) % 100 == 99, "cut 20 times"),
         ("eye_light", 0.2, "without sunglasses"),
         ("offset_ms", 120.0, "120 ms early"),
         ("rate", 15.0, "25 or more"),

@@ -52,6 +52,18 @@ def test_a_lift_finds_a_linear_jaw() -> None:
     torch.testing.assert_close(back.reshape(spoken.shape), spoken, rtol=1e-3, atol=1e-3)
 
 
+def test_a_lift_makes_little_of_what_no_tracker_could_tell() -> None:
+    """Two of the network's points nearly agree; how they differ tells the mouth, but is far less than jitter."""
+    rng = torch.Generator().manual_seed(0)
+    opening, depth = torch.randn(2, 400, 1, 3, generator=rng)
+    own = torch.cat([opening, opening + 0.01 * depth], dim=1)
+    network = LandmarkNetwork(own=2, lookahead=0)
+    network.fit_lift(own, depth.expand(-1, SPOKEN, -1))
+    assert network.lift[:-1].abs().max() < 1.0
+    network.fit_lift(own, depth.expand(-1, SPOKEN, -1), ridge=1e-9)
+    assert network.lift[:-1].abs().max() > 50.0
+
+
 def test_parts_of_conditions_keep_the_identity() -> None:
     conditions = conditions_of(a_head_that_speaks(10)[1])
     part = conditions.frames(slice(2, 5))

@@ -40,6 +40,16 @@ def test_streaming_differs_by_its_second_direction_only() -> None:
     assert parameters(PoseLstm()) == expected
 
 
+@torch.no_grad()
+def test_lips_open_as_far_without_dropout_as_they_learned_to_with_it() -> None:
+    connected = PoseLstm().connected
+    heard = torch.randn(1, 3, 128)
+    learning = torch.stack([connected.train()(heard) for _ in range(4000)]).mean(0)
+    speaking = connected.eval()(heard)
+    still = connected[-1].bias
+    assert ((learning - still) * (speaking - still)).sum() / (speaking - still).square().sum() > 0.95
+
+
 def test_streaming_obeys_the_theorems() -> None:
     check_streams(PoseLstm, 80)
 
