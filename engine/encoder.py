@@ -188,7 +188,7 @@ def open_vp8(width: int, height: int, bitrate: int) -> VideoCodecContext:
         "cpu-used": "-8",
         "lag-in-frames": "0",
         "error-resilient": "default",  # a lost frame hurts until the next refresh, not until the next key frame
-        "static-thresh": "300",  # what hardly changed is not coded again: bits go to the mouth
+        "static-thresh": "100",  # what hardly changed is not coded again: bits go to the mouth
         "minrate": str(bitrate),  # equal rates mean constant bit rate
         "maxrate": str(bitrate),
         "bufsize": str(bitrate),

@@ -2,6 +2,7 @@
 
     python -m tests.bench.published facemap --minutes 12 --out out/facemap           # the research speaker
     python -m tests.bench.published atlas --film mira.mp4 --out out/mira             # a studio film with true labels
+    python -m tests.bench.published patch --film mira.mp4 --steps 600 --out out/mira # the default, on the same pieces
 
 Twenty clips (a fifth of a studio film) are never learned from. Minutes are the processor's; a run that was stopped goes
 on. Under `--out`: renderer.safetensors, checkpoint.safetensors, curve.png, sheet.png, run.json. What is learned from
@@ -34,7 +35,8 @@ from models.renderers.atlas import Atlas
 from models.renderers.courses import AtlasCourse, FacemapCourse, PriorCourse, from_shut_to_open, openings
 from models.renderers.facemap import Facemap
 from models.renderers.faces import Faces, faces, lower_face, whole_face
-from models.renderers.fit import Clip, Picture
+from models.renderers.fit import Clip, Picture, fit
+from models.renderers.fit import Settings as Patching
 from models.renderers.placing import Floats, canon
 from models.renderers.prior import Prior
 from models.renderers.published import Course, Progress, School, Settings
@@ -200,9 +202,10 @@ def load(path: Path) -> Renderer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach a published renderer.", epilog="see the top of the file")
-    parser.add_argument("system", choices=MAKERS)
+    parser.add_argument("system", choices=(*MAKERS, "patch"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=12.0, help="of the processor")
+    parser.add_argument("--steps", type=int, default=600, help="of the default, which counts no minutes")
     parser.add_argument("--film", type=Path, help="a studio film; its labels lie beside it (default: the speaker)")
     parser.add_argument("--tracks", type=Path, help="where the speaker's tracks are kept (default: OUT/tracks)")
     parser.add_argument("--no-lights", action="store_true", help="atlas: no light is taken off and put on")
@@ -213,6 +216,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     taught, held = studio(arguments.film) if arguments.film else speaker(arguments.tracks or arguments.out / "tracks")
     taught, held = taught[: arguments.few], held[:: len(held) // 6 or 1][: arguments.few]
+    if arguments.system == "patch":
+        fit(clips(taught), arguments.out, Patching(steps=arguments.steps), clips(held))
+        return
     course: Course
     if arguments.system == "atlas":
         course = atlas_course(taught, held, not arguments.no_lights)

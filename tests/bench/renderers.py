@@ -15,7 +15,7 @@ repository, which is never committed, nor weights that were trained on it.
 import argparse
 import json
 import math
-import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -160,8 +160,7 @@ def there_and_back(place: int) -> int:
 def painter(renderer: Patch, footage: Footage, motion: float = 1.0) -> Paint:
     def paint(row: int, around: int) -> torch.Tensor:
         spoken = renderer.rest + motion * (footage.spoken[row] - renderer.rest)
-        looked = renderer.look(footage.patches[around][None].float() / 255)
-        return renderer.write(looked, renderer.sketched(spoken[None]))[0]
+        return renderer.paint_by(footage.patches[around][None].float() / 255, spoken[None])[0]
 
     return paint
 
@@ -175,7 +174,7 @@ def laid_back(renderer: Patch, pictures: list[Picture], points: np.ndarray) -> l
     for picture, similarity, mesh in zip(pictures, there, points, strict=True):
         patch = torch.from_numpy(warped(picture, similarity, renderer.size)).permute(2, 0, 1)[None].float() / 255
         spoken = apply(inverse_of(similarity), mesh[None, places, :2])
-        said = renderer.write(renderer.look(patch), renderer.sketched(torch.from_numpy(spoken)))
+        said = renderer.paint_by(patch, torch.from_numpy(spoken))
         high, wide = picture.shape[:2]
         a, b, tx, ty = inverse_of(similarity)[0].tolist()
         y, x = torch.meshgrid(torch.arange(high).float(), torch.arange(wide).float(), indexing="ij")
@@ -247,10 +246,12 @@ def costs(renderer: Patch) -> dict[str, Any]:
     looks = {name: row for name, row in rows.items() if name.startswith("look_")}
 
     class Decoder(torch.nn.Module):
-        """What is learned, alone."""
+        """What is learned and what is recalled, alone."""
 
-        def forward(self, sketch: torch.Tensor, *looked: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (renderer.write(dict(zip(looks, looked, strict=True)), sketch),)
+        def forward(
+            self, sketch: torch.Tensor, amount: torch.Tensor, *looked: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
+            return (renderer.write(dict(zip(looks, looked, strict=True)), sketch, amount),)
 
     class Place(torch.nn.Module):
         def forward(self, patch: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -260,13 +261,13 @@ def costs(renderer: Patch) -> dict[str, Any]:
                 place_rows(dict(zip(under, given, strict=True)), patch, renderer.mask.expand(patch.shape[0], 1, -1, -1))
             )
 
-    under = {name: row for name, row in rows.items() if not name.startswith("look_")}
-    sketch = renderer.sketch(points, rows["similarity"])
-    patch = renderer.write(rows, sketch)
+    under = {name: row for name, row in rows.items() if name not in (*looks, "tone")}
+    precise = renderer.precisely(rows, points)
+    patch = renderer.write(rows, **precise)
     stages = {
-        "decoder": (Decoder(), {"sketch": sketch, **looks}, ["patch"]),
+        "decoder": (Decoder(), {**precise, **looks}, ["patch"]),
         "place": (Place(), {"patch": patch, **under}, list(PLANES)),
-        "paint": (Painting(renderer, tuple(rows)), {"points": points, **rows}, [*PLANES, "sketch"]),
+        "paint": (Painting(renderer, tuple(rows)), {"points": points, **rows}, [*PLANES, *precise]),
     }
     table: dict[str, Any] = {
         "calibration_ms": calibration_ms(),
@@ -308,6 +309,7 @@ def main() -> None:
     if arguments.weights:
         renderer = load(arguments.weights)
     else:
+        began = time.process_time()
         run = Fitting(
             clips([path for path in paths if path not in held]),
             arguments.out,
@@ -315,7 +317,6 @@ def main() -> None:
             clips(held),
         )
         run.resume()
-        began = os.times()
 
         def told(progress: Progress) -> None:
             console.print(
@@ -324,7 +325,9 @@ def main() -> None:
 
         for _ in run.run(told):
             pass
-        report["train_cpu_seconds"] = os.times().user - began.user
+        spent = {"steps": run.at, "minutes": (time.process_time() - began) / 60}  # the reading of the film too
+        (arguments.out / "run.json").write_text(json.dumps(spent))
+        report |= spent
         run.match_sharpness()
         renderer = run.averaged.eval()
         save(renderer, arguments.out / "renderer.safetensors")
