@@ -59,7 +59,7 @@ class Block(nn.Module):
     def answer(self, z: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        z = z + self.out(y.transpose(1, 2).flatten(2))
+        z = z + self.out(torch.cat(y.unbind(1), dim=-1))
         return z + cast(Tensor, self.mlp(self.between(z)))
 
 
