@@ -150,13 +150,14 @@ def create(wish: Wish, console: Console) -> Avatar:
     check(wish.videos, tracks)
     for line in report.of_footage(tracks):  # now, as learning takes long: some will rather film again at once
         console.print(f"  {line}", markup=False, soft_wrap=True)
-    parts = [Piece(wish.videos[number], tracks[number], frames) for number, frames in loop.pieces(tracks)]
-    learn, hold = loop.held_out([(0, part.frames) for part in parts])
+    cut = loop.pieces(tracks)
+    parts = [Piece(wish.videos[number], tracks[number], frames) for number, frames in cut]
+    learn, hold = loop.held_out(cut, tracks)
     learned, held = _no_more([parts[n] for n in learn], wish.seconds), [parts[n] for n in hold]
     stretch = loop.choose(tracks, wish.loop)
     scene = scene_of(wish.videos[stretch.track], tracks[stretch.track], stretch, wish.size)
     quality = QUALITIES[wish.quality]
-    room = _room(wish, tracks)
+    room = _room(wish, tracks, hold)
     with _bars(console) as bars:
         told = bars("lips and jaw", quality.head_steps, "held-out cost {:.3f}")
         heard = file_digest(VOICE)[:12]  # a head that was fitted to another encoder would not understand this one
@@ -258,9 +259,11 @@ def _within(parts: Sequence[Piece], seconds: float) -> list[Piece]:
     return kept
 
 
-def _room(wish: Wish, tracks: Sequence[Track]) -> Path:
-    """Where this very fit keeps its checkpoints: the same footage and settings find them again."""
+def _room(wish: Wish, tracks: Sequence[Track], hold: Sequence[int]) -> Path:
+    """Where this very fit keeps its checkpoints: the same footage and settings find them again, and nothing that was
+    learned from what is held out now."""
     told = [wish.quality, str(wish.lookahead), str(wish.seconds), *(made.source for made in tracks)]
+    told += [f"held out: {', '.join(map(str, hold))}"]
     told += [str(made.labelled) for made in tracks]
     base = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(base) if base.startswith("/") else Path.home() / ".cache"

@@ -37,6 +37,8 @@ from models.create.track import tracked
 from models.create.watch import mesh_of
 from models.rates import FRAME_RATE
 
+MOMENTS: Final = 6
+"""Of a clip, on the contact sheet."""
 PICTURES_EVERY: Final = 5
 """Frames between two whose pixels are compared."""
 PUBLISHED: Final = {"LipSync3D on GRID, as published": {"ssim": 0.94, "lmd": 0.80, "cpbd": 0.25}}
@@ -201,14 +203,19 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _chosen(points: Floats, frames: Sequence[Picture], made: Sequence[Picture]) -> list[tuple[Picture, Picture]]:
-    """Three moments of a clip: the mouth at its most shut, in the middle and at its widest, cut to the face."""
-    gap = np.linalg.norm(points[:, face.INNER_UPPER] - points[:, face.INNER_LOWER], axis=-1)[: len(made)]
-    order = np.argsort(gap)
+    """Moments of a clip from the mouth at its most shut to its widest, in even steps, cut to the face."""
     pairs = []
-    for at in (order[0], order[len(order) // 2], order[-1]):
+    for at in by_opening(points[: len(made)], MOMENTS):
         box = metrics.face_box(points[at], frames[at].shape[1], frames[at].shape[0])
         pairs.append((box.of(frames[at]), box.of(made[at])))
     return pairs
+
+
+def by_opening(points: Floats, count: int) -> list[int]:
+    """Frames of [T, 478, 3] in which the mouth is ever wider, in even steps; a frame comes once."""
+    gap = np.linalg.norm(points[:, face.INNER_UPPER] - points[:, face.INNER_LOWER], axis=-1)
+    wanted = np.linspace(gap.min(), gap.max(), count)
+    return list(dict.fromkeys(int(np.abs(gap - one).argmin()) for one in wanted))
 
 
 def _spread(pairs: list[tuple[Picture, Picture]], most: int) -> list[tuple[Picture, Picture]]:

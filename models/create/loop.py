@@ -149,13 +149,22 @@ def pieces(tracks: Sequence[Track], seconds: float = 10.0) -> list[tuple[int, sl
     return cut
 
 
-def held_out(pieces: Sequence[tuple[int, slice]], share: float = 0.12) -> tuple[list[int], list[int]]:
-    """Places of the pieces to learn from and of those to measure by: spread over the footage, at least one of each."""
+def held_out(pieces: Sequence[tuple[int, slice]], tracks: Sequence[Track]) -> tuple[list[int], list[int]]:
+    """Places of the pieces to learn from and of those to measure by: spread over the footage, at least one of each.
+
+    Of each stretch that one is held out in which as much is said as in the whole: silence says nothing of lips.
+    """
     if len(pieces) < 2:
         raise FootageError(f"there are not two pieces of usable footage to learn from and to measure by: {MORE}")
-    count = max(1, round(share * len(pieces)))
-    held = sorted({round((n + 0.5) * len(pieces) / count - 0.5) for n in range(count)})
+    spoken = np.array([tracks[number].speech[frames].mean() for number, frames in pieces])
+    lengths = np.array([frames.stop - frames.start for _, frames in pieces])
+    unlike = np.abs(spoken - np.average(spoken, weights=lengths))
+    count = max(1, round(HELD_SHARE * len(pieces)))
+    stretches = np.array_split(np.arange(len(pieces)), count)
+    held = [min(stretch.tolist(), key=lambda n: (unlike[n], abs(n - stretch.mean()))) for stretch in stretches]
     return [n for n in range(len(pieces)) if n not in held], held
 
+
+HELD_SHARE: Final = 0.12
 
 MORE: Final = "film at least a minute of one person speaking, without cuts"

@@ -18,7 +18,7 @@ import numpy as np
 
 from models import face
 from models.avatar import Avatar, write_atomically
-from models.create.evaluate import PUBLISHED, Scores
+from models.create.evaluate import PUBLISHED, Scores, by_opening
 from models.create.film import Floats, Picture
 from models.create.live import opened
 from models.create.loop import Stretch
@@ -197,7 +197,12 @@ img,video{max-width:100%;border-radius:6px}.warn li{margin:.3rem 0}.big{display:
 def page(made: Made, scores: Scores, told: dict[str, Any]) -> str:
     live, truth, painted = scores.motion["live"], scores.motion["truth"], scores.pictures["repainted"]
     tiles = [
-        ("lips follow the voice", f"{live['opening_r']:.2f}", "correlation, 0.88 is good", live["opening_r"] >= 0.88),
+        (
+            "lips follow the voice",
+            f"{live['opening_r']:.2f}",
+            "correlation, 0.88 is good",
+            round(live["opening_r"], 2) >= 0.88,
+        ),
         ("in time", f"{live['sync_ms']:+.0f} ms", "20 is good; + is late", abs(live["sync_ms"]) <= 20),
         (
             "calm in silence",
@@ -296,9 +301,9 @@ def _image(picture: Picture) -> str:
 
 
 def sheet(pairs: Sequence[tuple[Picture, Picture]], height: int = 220) -> Picture:
-    """Truth above, ours below, all of one width: faces are cut out as wide as they are, and each turn changes that."""
+    """Truth above, ours below, all as wide as the narrowest: faces are cut out as wide as they are."""
     shown = [(_sized(true, height), _sized(ours, height)) for true, ours in pairs]
-    wide = int(np.median([one.shape[1] for pair in shown for one in pair]))
+    wide = min(one.shape[1] for pair in shown for one in pair)
     columns = [np.concatenate([_centred(one, wide) for one in pair]) for pair in shown]
     columns = [np.pad(column, ((0, 4), (0, 4), (0, 0))) for column in columns]
     rows = []
@@ -311,10 +316,9 @@ def sheet(pairs: Sequence[tuple[Picture, Picture]], height: int = 220) -> Pictur
 def overlay(scores: Scores, count: int = 5) -> Picture:
     """Live pictures with the lips and jaw that MediaPipe found on them."""
     shown = []
-    for at in np.linspace(0, len(scores.film) - 1, count).astype(int):
-        picture, points = scores.film[at][1], scores.shown[at]
-        if not np.isfinite(points).all():
-            continue
+    found = [at for at in range(len(scores.film)) if np.isfinite(scores.shown[at]).all()]
+    for place in by_opening(np.stack([scores.shown[at] for at in found]), count) if found else []:
+        picture, points = scores.film[found[place]][1], scores.shown[found[place]]
         box = face_box(points, picture.shape[1], picture.shape[0])
         scale = OVERLAY_HEIGHT / (box.bottom - box.top)
         large = _sized(box.of(picture), OVERLAY_HEIGHT)
@@ -328,11 +332,9 @@ def overlay(scores: Scores, count: int = 5) -> Picture:
 
 
 def _centred(picture: Picture, width: int) -> Picture:
-    """Its middle, so wide; black beside it where there is less."""
+    """Its middle, so wide."""
     left = (picture.shape[1] - width) // 2
-    if left >= 0:
-        return picture[:, left : left + width]
-    return np.pad(picture, ((0, 0), (-left, width - picture.shape[1] + left), (0, 0)))
+    return picture[:, left : left + width]
 
 
 def _sized(picture: Picture, height: int) -> Picture:

@@ -168,7 +168,11 @@ VIEWS: dict[str, Callable[[Studio, Path], None]] = {
 
 def main(folder: Path, wanted: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, Server(("--slots", "4", "--avatar", "ada")) as server, sync_playwright() as driver:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Server(("--slots", "4", "--avatar", "ada")) as server,
+        sync_playwright() as driver,
+    ):
         studio = Studio(driver, server, Path(scratch))
         for name in wanted or list(VIEWS):
             VIEWS[name](studio, folder / f"{name}.webp")

@@ -76,13 +76,26 @@ def test_a_cross_fade_ends_where_it_began():
 
 
 def test_pieces_are_short_and_some_are_held_out():
-    cut = pieces([footage(), footage(60)])
+    tracks = [footage(), footage(60)]
+    cut = pieces(tracks)
     assert sum(part.stop - part.start for _, part in cut) == 1060
-    learned, held = held_out(cut)
+    learned, held = held_out(cut, tracks)
     assert sorted([*learned, *held]) == list(range(len(cut)))
     assert held
 
 
+@pytest.mark.parametrize("silent", [slice(0, 1000), slice(1000, 2000)])
+def test_what_is_held_out_speaks_as_much_as_the_rest(silent):
+    """Eight pieces of ten seconds, four of them silent; then twenty-four, of which three are held out."""
+    track = footage(2000, silent)
+    track.speech[500:600] = track.speech[1500:1600] = True
+    cut = pieces([track])
+    _, held = held_out(cut, [track])
+    assert [track.speech[cut[n][1]].mean() for n in held] == [pytest.approx(0.4)]
+    tracks = [track] * 3
+    assert [cut[n % 8][1] for n in held_out(pieces(tracks), tracks)[1]] == 3 * [cut[held[0]][1]]
+
+
 def test_footage_that_cannot_be_parted_is_refused():
     with pytest.raises(FootageError, match="film at least a minute"):
-        held_out(pieces([footage(60)]))
+        held_out(pieces([footage(60)]), [footage(60)])

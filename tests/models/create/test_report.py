@@ -110,10 +110,10 @@ def test_lips_that_do_not_meet_are_said_and_shown():
 
 
 def test_the_contact_sheets_columns_are_of_one_width() -> None:
-    """Faces as wide as 180, 200 and 240 of 200: every column is 220 wide at 220 pixels of height, then 4 of black."""
+    """Faces as wide as 180, 200 and 240 of 200: every column is 198 wide at 220 pixels of height, then 4 of black."""
     faces = [np.full((200, width, 3), 90 + width // 2, np.uint8) for width in (180, 200, 240)]
     drawn = sheet([(one, one) for one in faces])
-    assert drawn.shape == (2 * 220 + 4, 3 * 224, 3)
+    assert drawn.shape == (2 * 220 + 4, 3 * 202, 3)
     for column in range(3):
-        assert (drawn[:440, column * 224 + 110] > 100).all(), "the face is in the middle of its column"
-        assert not drawn[:, column * 224 + 220 : column * 224 + 224].any()
+        assert (drawn[:440, column * 202 : column * 202 + 198] > 100).all(), "faces fill their columns"
+        assert not drawn[:, column * 202 + 198 : column * 202 + 202].any()
