@@ -5,6 +5,7 @@ it is called again. The avatar appears on the shelf whole or not at all.
 """
 
 import argparse
+import errno
 import hashlib
 import os
 import sys
@@ -93,7 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"liveface: {wrong}", file=sys.stderr)
         return 1
     except (OSError, SafetensorError) as wrong:
-        print(f"liveface: {' '.join(str(wrong).split())}: what was learned so far is kept", file=sys.stderr)
+        full = isinstance(wrong, OSError) and wrong.errno == errno.ENOSPC
+        why = "the disk is full: free some space and run it again" if full else " ".join(str(wrong).split())
+        print(f"liveface: {why}; what was learned so far is kept", file=sys.stderr)
         return 1
     return 0
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, cast
 from zipfile import BadZipFile
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models import face
+from models.avatar import write_atomically
 from models.create import agree
 from models.create.film import Film, Floats, FootageError, open_film, sound
 from models.create.smooth import smoothed
@@ -100,17 +102,12 @@ class Track:
         return [replace(whole.cut(take.start, take.stop), name=f"{name}-{take.start:05d}") for take in self.takes]
 
     def save(self, path: Path) -> None:
-        """As `models.train` reads it; the old file or the whole new one."""
-        beside = path.with_name(f".{path.name}.part")
-        try:
-            with beside.open("wb") as file:
-                arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-                np.savez_compressed(
-                    file, **arrays, fps=np.float64(FRAME_RATE), version=np.int64(VERSION), usable=self.usable
-                )
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """As `models.train` reads it; the old file or the whole new one. Packed in memory: an archive that meets a full
+        disk while it is written goes on complaining after the error was dealt with."""
+        packed = BytesIO()
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        np.savez_compressed(packed, **arrays, fps=np.float64(FRAME_RATE), version=np.int64(VERSION), usable=self.usable)
+        write_atomically(path, packed.getvalue())
 
     @staticmethod
     def load(path: Path) -> "Track":

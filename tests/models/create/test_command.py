@@ -173,7 +173,9 @@ def test_a_full_disk_leaves_nothing_and_says_so(small, tmp_path, capsys, monkeyp
     monkeypatch.setattr(command.package, "write", full)
     words = ["create", "alice", str(small.film), "--synthetic", "--quality", "draft", "--device", "cpu"]
     assert main([*words, "--avatars-dir", str(tmp_path / "shelf"), "--report", str(tmp_path / "report")]) == 1
-    assert "No space left on device: what was learned so far is kept" in capsys.readouterr().err
+    assert (
+        "the disk is full: free some space and run it again; what was learned so far is kept" in capsys.readouterr().err
+    )
     nothing_left(tmp_path)
 
 

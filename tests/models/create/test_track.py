@@ -1,6 +1,8 @@
 """From a video to frames at 25 a second with all that is wrong with them."""
 
 import json
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -54,6 +56,24 @@ def test_a_kept_track_that_is_damaged_is_made_again(tracked):
     whole = kept.read_bytes()
     kept.write_bytes(whole[:1000])
     assert np.array_equal(track(path, kept=path.parent / "kept").points, made.points)
+
+
+def test_a_disk_that_is_full_leaves_the_old_track_and_nothing_beside_it(tracked, tmp_path):
+    """Full for real: files of this process may not grow beyond a few kilobytes while it is written."""
+    _, made = tracked
+    place = tmp_path / "clip.npz"
+    place.write_bytes(b"old")
+    limit, before = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(limit, (8192, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            made.save(place)
+    finally:
+        resource.setrlimit(limit, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert place.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.npz"]
 
 
 def test_the_trainer_reads_what_was_tracked(tracked, tmp_path):
