@@ -28,7 +28,7 @@ from torch import Tensor
 
 from models import face
 from models.create.film import sound
-from models.mel import Mel
+from models.mel import SPREAD, USUAL, Mel
 from models.rates import CHUNK, FRAME_RATE
 from models.renderers import Renderer
 from models.renderers.atlas import Atlas
@@ -91,13 +91,14 @@ class Source:
         return Clip(self.pictures(), self.points)
 
     def heard(self) -> Tensor:
-        """[T, 4 × 80]: the mel columns of each frame."""
+        """[T, 4 × 80]: the mel columns of each frame, about 0 and of variance 1: as they come, a loud word is a glaring
+        face to a network that has only begun."""
         count = self.first + len(self.points)
         pcm = torch.from_numpy(sound(self.path)).float()
         pcm = torch.nn.functional.pad(pcm, (0, max(0, count * CHUNK - len(pcm))))[: count * CHUNK]
         mel = Mel()
         columns: Tensor = mel(pcm[None], mel.silence(1))[0][0]
-        return columns.reshape(count, -1)[self.first :]
+        return (columns.reshape(count, -1)[self.first :] - USUAL) / SPREAD
 
 
 def speaker(cache: Path) -> tuple[list[Source], list[Source]]:
@@ -205,6 +206,8 @@ def main() -> None:
     parser.add_argument("system", choices=(*MAKERS, "patch"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=12.0, help="of the processor")
+    parser.add_argument("--start", type=Path, help="weights to begin with; another run begins, in another place")
+    parser.add_argument("--alone", type=float, default=Settings.alone, help="share of the minutes without adversary")
     parser.add_argument("--steps", type=int, default=600, help="of the default, which counts no minutes")
     parser.add_argument("--film", type=Path, help="a studio film; its labels lie beside it (default: the speaker)")
     parser.add_argument("--tracks", type=Path, help="where the speaker's tracks are kept (default: OUT/tracks)")
@@ -225,7 +228,10 @@ def main() -> None:
     else:
         course = facemap_course(taught, held) if arguments.system == "facemap" else prior_course(taught, held)
     console.print(f"{len(course)} frames, read in {time.process_time():.0f} s of the processor")
-    school = School(course, arguments.out, Settings(minutes=arguments.minutes, batch=BATCH[arguments.system]))
+    if arguments.start:
+        course.renderer.load_state_dict(load(arguments.start).state_dict())
+    settings = Settings(minutes=arguments.minutes, batch=BATCH[arguments.system], alone=arguments.alone)
+    school = School(course, arguments.out, settings)
     school.resume()
     with Bar(console=console) as bar:
         task = bar.add_task(arguments.system, total=1.0)
