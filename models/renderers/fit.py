@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .. import checkpoint, face, losses
 from ..halves import halves
-from .patch import NARROW, RECALLED, SIZES, WIDE, Patch, sharpened
+from .patch import RECALLED, SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance, sketch
 from .recall import MOUTHS, Folds, learn, pieces
@@ -438,10 +438,9 @@ def load(path: Path) -> Patch:
     arch = kept.facts.get("arch")
     if arch not in ("liveface.patch.1", "liveface.patch.2"):
         raise ValueError(f"{path} holds no patch renderer")
-    old = arch == "liveface.patch.1"
-    renderer = Patch(int(kept.facts["size"]), int(kept.facts.get("mouths", 1)), WIDE if old else NARROW)
+    renderer = Patch(int(kept.facts["size"]), int(kept.facts.get("mouths", 1)))
     tensors = dict(kept.tensors)
-    if old:
+    if arch == "liveface.patch.1":
         tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if name.startswith("recall.")}
         tensors[FIRST_READ] = F.pad(tensors[FIRST_READ], (0, 0, 0, 0, 0, RECALLED))
     tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}

@@ -7,7 +7,7 @@ in and shuffled out at the end. Identity lives in what is recalled, in the weigh
 usually where.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +21,10 @@ from .raster import CHANNELS, sketch
 from .recall import MOUTHS, Recall
 
 SIZES: Final = (128, 192, 256)
-
-
-class Widths(NamedTuple):
-    """Channels of what is known of a loop patch, of the sketch and of what is painted, from half the size to a
-    sixteenth."""
-
-    loop: tuple[int, ...]
-    sketch: tuple[int, ...]
-    paint: tuple[int, ...]
-
-
-NARROW: Final = Widths((8, 24, 40, 64), (16, 24, 32, 48), (24, 40, 56, 80))
-WIDE: Final = Widths((12, 40, 64, 96), (16, 32, 48, 64), (36, 56, 80, 112))
-"""When nothing was recalled yet, and all was the network's."""
+LOOP: Final = (12, 40, 64, 96)
+"""Channels of what is known of a loop patch, from half its size to a sixteenth."""
+SKETCH: Final = (16, 32, 48, 64)
+PAINT: Final = (36, 56, 80, 112)
 RECALLED: Final = 12
 """Channels of what is recalled, at half its size."""
 LOUDER: Final = 4.0
@@ -47,14 +37,13 @@ class Patch(Renderer):
     """The person's own, which `fit` finds: `face` [478, 2], the mean face in patch pixels; `mean` [3, S, S]; `hole` and
     `mask` [S, S]; `rest` [57, 2], where lips and jaw usually are; `recall`, of so many `mouths`; `sharpen`."""
 
-    def __init__(self, size: int = 128, mouths: int = MOUTHS, widths: Widths = NARROW) -> None:
+    def __init__(self, size: int = 128, mouths: int = MOUTHS) -> None:
         super().__init__(size)
-        loop, drawn, paint = widths
         if size % 16:
             raise ValueError(f"a patch is some sixteens of pixels wide, not {size}")
         self.looker = nn.ModuleList()
         into = 12
-        for level, width in enumerate(loop):
+        for level, width in enumerate(LOOP):
             layers = [_conv(into, width, 2 if level else 1)]
             if level < 3:
                 layers.append(_conv(width, width))
@@ -63,17 +52,17 @@ class Patch(Renderer):
         self.recall = Recall(size, mouths)
         self.reader = nn.ModuleList()
         into = CHANNELS + RECALLED
-        for level, width in enumerate(drawn):
+        for level, width in enumerate(SKETCH):
             self.reader.append(_conv(into, width, 2 if level else 1))
             into = width
         self.painter = nn.ModuleList()
         self.places = nn.ParameterList()
-        for level, width in enumerate(paint):
-            below = paint[level + 1] if level + 1 < len(paint) else 0
-            self.painter.append(_Brush(loop[level] + drawn[level] + below, width))
+        for level, width in enumerate(PAINT):
+            below = PAINT[level + 1] if level + 1 < len(PAINT) else 0
+            self.painter.append(_Brush(LOOP[level] + SKETCH[level] + below, width))
             side = size >> (level + 1)
             self.places.append(nn.Parameter(torch.zeros(1, width, side, side)))
-        self.writer = nn.Conv2d(paint[0], 12, 3, padding=1)
+        self.writer = nn.Conv2d(PAINT[0], 12, 3, padding=1)
         nn.init.normal_(self.writer.weight, std=1e-3)
         nn.init.zeros_(self.writer.bias)  # type: ignore[arg-type]  # it has one
         self.mean: Tensor
@@ -127,7 +116,7 @@ class Patch(Renderer):
         for layer in self.reader:
             read.append(layer(read[-1]))
         x: Tensor | None = None
-        for level in reversed(range(len(self.painter))):
+        for level in reversed(range(len(PAINT))):
             parts = [rows[f"look_{level}"], read[level + 1]]
             if x is not None:
                 parts.append(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -9,7 +9,7 @@ from models import face
 from models.rates import MESH_POINTS, POINTS
 from models.renderers import Loop
 from models.renderers.fit import Clip, Picture
-from models.renderers.patch import NARROW, Patch, Widths
+from models.renderers.patch import Patch
 from models.renderers.placing import HOLDS, apply
 from models.renderers.recall import weighed
 from tests.models.renderers.test_raster import mouth
@@ -17,10 +17,10 @@ from tests.models.renderers.test_raster import mouth
 HEIGHT, WIDTH = 160, 176
 
 
-def patch(size: int, seed: int = 0, widths: Widths = NARROW) -> Patch:
+def patch(size: int, seed: int = 0) -> Patch:
     """A renderer that has learned nothing, but whose person is known."""
     torch.manual_seed(seed)
-    renderer = Patch(size, 60, widths).eval()
+    renderer = Patch(size, 60).eval()
     for layer in renderer.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]

@@ -9,7 +9,6 @@ import torch
 
 from models import checkpoint
 from models.renderers.fit import FIRST_READ, Clip, Fitting, Progress, Settings, fit, hole_and_mask, load, pose_normal
-from models.renderers.patch import WIDE
 from models.renderers.placing import CHIN, canon
 from models.renderers.raster import CHANNELS
 from tests.models.renderers.people import patch, speaks
@@ -77,7 +76,7 @@ def test_what_is_written_paints_what_was_learned(tmp_path: Path) -> None:
 
 
 def test_a_renderer_of_before_anything_was_recalled_paints_what_it_did(tmp_path: Path) -> None:
-    now = patch(128, widths=WIDE)
+    now = patch(128)
     torch.nn.init.zeros_(now.recall.basis)  # it recalls, but nothing comes of it
     tensors = {name: tensor for name, tensor in now.state_dict().items() if not name.startswith("recall.")}
     tensors[FIRST_READ] = tensors[FIRST_READ][:, :CHANNELS]

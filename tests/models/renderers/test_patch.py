@@ -10,7 +10,7 @@ from models.renderers import Loop, Renderer
 from models.renderers.patch import Patch
 from tests.models.renderers.people import loop, patch, points
 
-MOST_MACS = 250e6
+MOST_MACS = 480e6
 """For a patch of 128 pixels: what fits into the bar of 5.5 ms of one core in f32."""
 
 
