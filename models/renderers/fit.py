@@ -24,10 +24,9 @@ from torch.nn import functional as F
 
 from .. import checkpoint, face, losses
 from ..halves import halves
-from .patch import NARROW, RECALLED, SIZES, WIDE, Patch, sharpened
+from .patch import SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
-from .raster import ring_distance, sketch
-from .recall import MOUTHS, Folds, learn, pieces
+from .raster import ring_distance
 
 Picture = npt.NDArray[np.uint8]
 """[H, W, 3] RGB."""
@@ -149,10 +148,6 @@ def hole_and_mask(mean: Floats, spoken: Floats, size: int) -> tuple[Tensor, Tens
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-LIPS_NEARER: Final = 3.0
-"""How much more a pixel of the lips matters where a picture is recalled by as few numbers as may be."""
-
-
 class Fitting:
     """A run. `step()` until `done`; `save()` and `resume()` at any step."""
 
@@ -162,11 +157,11 @@ class Fitting:
         self.settings, self.out = settings, out
         torch.manual_seed(settings.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.renderer = Patch(settings.size)
         mean = canon([clip.points for clip in clips], settings.size)
         self.footage = pose_normal(clips, mean, settings.size)
-        self.renderer = Patch(settings.size, min(MOUTHS, max(1, len(self.footage.patches) // 4)))
         self.held = pose_normal(held, mean, settings.size) if held else None
-        self._folds = self._fit(mean).to(self.device)
+        self._fit(mean)
         self.renderer.to(self.device)
         for parameter in self.renderer.parameters():
             if parameter.dim() == 4:  # convolutions on a CPU are fastest with channels last
@@ -185,22 +180,16 @@ class Fitting:
         self._ends = np.flatnonzero(np.diff(self.footage.clip, append=-1)) + 1
         self._starts = np.concatenate([[0], self._ends[:-1]])
 
-    def _fit(self, mean: Floats) -> Folds:
-        """All of the renderer that takes no descent."""
+    def _fit(self, mean: Floats) -> None:
         renderer, footage = self.renderer, self.footage
-        hole, mask = hole_and_mask(mean, footage.spoken.numpy(), size := self.settings.size)
+        hole, mask = hole_and_mask(mean, footage.spoken.numpy(), settings_size := self.settings.size)
         every = footage.patches[:: max(1, len(footage.patches) // 1000)]
         with torch.no_grad():
             renderer.face.copy_(torch.from_numpy(mean))
             renderer.hole.copy_(hole)
             renderer.mask.copy_(mask)
             renderer.mean.copy_(every.float().mean(0) / 255)
-            renderer.rest.copy_(footage.spoken.mean(0).clamp(0, size))
-            some = footage.spoken[:: max(1, len(footage.spoken) // 100)]
-            usual = sketch(some, size)[:, 0].mean(0)
-        near = F.avg_pool2d(F.interpolate(usual[None, None], scale_factor=2.0), 9, 1, 4)[0, 0]
-        parts = pieces(np.bincount(footage.clip).tolist())
-        return learn(renderer.recall, footage.patches, footage.spoken, renderer.mean, hole, LIPS_NEARER * near, parts)
+            renderer.rest.copy_(footage.spoken.mean(0).clamp(0, settings_size))
 
     @property
     def done(self) -> bool:
@@ -213,16 +202,15 @@ class Fitting:
     def step(self) -> float:
         """One step of the optimiser; the cost before it."""
         rng = np.random.default_rng([self.settings.seed, self.at])
-        rows, true, seen, spoken = self._batch(rng)
+        true, seen, spoken = self._batch(rng)
         renderer = self.renderer.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * self._warmth()
         with torch.no_grad():
-            drawn = sketch(spoken, self.settings.size).contiguous(memory_format=torch.channels_last)
-            amount = self._folds.amount(renderer.recall, rows, spoken, renderer.recall.toned(seen))
+            sketch = renderer.sketched(spoken).contiguous(memory_format=torch.channels_last)
         with halves(self.device):
-            said = renderer.unsharpened(renderer.look(seen), drawn, amount)
-        cost = picture_cost(said.float(), true, drawn, renderer.hole)
+            said = renderer.unsharpened(renderer.look(seen), sketch)
+        cost = picture_cost(said.float(), true, sketch, renderer.hole)
         self.optimizer.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(renderer.parameters(), 1.0)
@@ -254,8 +242,7 @@ class Fitting:
         part = min(1.0, self.at / self.settings.steps)
         return min(1.0, (self.at + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
 
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows of the footage, their pictures, what is seen round their mouths, their lips and jaws."""
+    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         settings, footage = self.settings, self.footage
         chosen = rng.choice(len(self._odds), settings.batch, p=self._odds)
         clip = footage.clip[chosen]
@@ -270,13 +257,13 @@ class Fitting:
         shaken = unit * (rng.standard_normal((settings.batch, 1, 2)) + rng.standard_normal((settings.batch, 57, 2)))
         spoken = footage.spoken[chosen] + torch.from_numpy(shaken).float()
         true, seen = (x.to(self.device).contiguous(memory_format=torch.channels_last) for x in (true, seen))
-        return torch.from_numpy(chosen), true, seen, spoken.to(self.device)
+        return true, seen, spoken.to(self.device)
 
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(0.998, (self.at + 1) / (self.at + 20))
         ours, theirs = self.averaged.state_dict(), self.renderer.state_dict()
-        floats = [name for name, tensor in ours.items() if tensor.is_floating_point() and "recall." not in name]
+        floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
 
     # --- How good it is
@@ -287,7 +274,8 @@ class Fitting:
         model, made = self.averaged, []
         for row in rows:
             true = footage.patches[row : row + 1].to(self.device).float() / 255
-            said = model.paint_by(true, footage.spoken[row : row + 1].to(self.device), sharp)
+            sketch = model.sketched(footage.spoken[row : row + 1].to(self.device))
+            said = model.write(model.look(true), sketch) if sharp else model.unsharpened(model.look(true), sketch)
             made.append((true + model.mask * (said - true)).cpu())
         return torch.cat(made)
 
@@ -416,36 +404,19 @@ def fit(
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-FIRST_READ: Final = "reader.0.0.weight"
-"""Of what reads the sketch and what is recalled."""
-
-
 def save(renderer: Patch, path: Path) -> None:
-    """What is recalled in 16 bits, as graphs hold it: it is most of the file."""
     tensors = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" not in name}
-    tensors |= {name: tensor.half() for name, tensor in tensors.items() if name.startswith("recall.")}
-    checkpoint.write(
-        path,
-        tensors,
-        {"arch": "liveface.patch.2", "size": str(renderer.size), "mouths": str(len(renderer.recall.mouths))},
-    )
+    checkpoint.write(path, tensors, {"arch": "liveface.patch.1", "size": str(renderer.size)})
 
 
 def load(path: Path) -> Patch:
-    """Ready to paint. Raises `ValueError` when the file is of something else. One that was made before anything was
-    recalled recalls nothing, and paints what it always did."""
+    """Ready to paint. Raises `ValueError` when the file is of something else."""
     kept = checkpoint.load(path)
-    arch = kept.facts.get("arch")
-    if arch not in ("liveface.patch.1", "liveface.patch.2"):
+    if kept.facts.get("arch") != "liveface.patch.1":
         raise ValueError(f"{path} holds no patch renderer")
-    old = arch == "liveface.patch.1"
-    renderer = Patch(int(kept.facts["size"]), int(kept.facts.get("mouths", 1)), WIDE if old else NARROW)
-    tensors = dict(kept.tensors)
-    if old:
-        tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if name.startswith("recall.")}
-        tensors[FIRST_READ] = F.pad(tensors[FIRST_READ], (0, 0, 0, 0, 0, RECALLED))
-    tensors |= {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
-    renderer.load_state_dict(tensors)
+    renderer = Patch(int(kept.facts["size"]))
+    counts = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
+    renderer.load_state_dict({**counts, **kept.tensors})
     return renderer.eval()
 
 

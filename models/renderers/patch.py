@@ -1,13 +1,12 @@
 """The default renderer, personal: the loop's own mouth cut out, and painted anew where a sketch says lips and jaw are.
 
-What such a mouth looked like in the footage is recalled (`recall`). An encoder reads the loop patch without its mouth,
-once for each frame of the loop; a small U-net reads the sketch and what is recalled, meets those features at each
-scale and writes what is still wrong. No convolution runs at full size: pixels are unshuffled into channels on the way
-in and shuffled out at the end. Identity lives in what is recalled, in the weights, and in maps that say what is
-usually where.
+An encoder reads the loop patch without its mouth, once for each frame of the loop; a small U-net reads the sketch,
+meets those features at each scale and writes what differs from the person's mean patch. No convolution runs at full
+size: pixels are unshuffled into channels on the way in and shuffled out at the end. Identity lives in the weights, in
+the mean patch, and in maps that say what is usually where.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -18,62 +17,45 @@ from ..streaming import State
 from . import Features, Renderer
 from .placing import defined, into_patch
 from .raster import CHANNELS, sketch
-from .recall import MOUTHS, Recall
 
 SIZES: Final = (128, 192, 256)
-
-
-class Widths(NamedTuple):
-    """Channels of what is known of a loop patch, of the sketch and of what is painted, from half the size to a
-    sixteenth."""
-
-    loop: tuple[int, ...]
-    sketch: tuple[int, ...]
-    paint: tuple[int, ...]
-
-
-NARROW: Final = Widths((8, 24, 40, 64), (16, 24, 32, 48), (24, 40, 56, 80))
-WIDE: Final = Widths((12, 40, 64, 96), (16, 32, 48, 64), (36, 56, 80, 112))
-"""When nothing was recalled yet, and all was the network's."""
-RECALLED: Final = 12
-"""Channels of what is recalled, at half its size."""
-LOUDER: Final = 4.0
-"""What is recalled differs from the mean by a quarter at most: brought to the height of the sketch."""
+LOOP: Final = (12, 40, 64, 96)
+"""Channels of what is known of a loop patch, from half its size to a sixteenth."""
+SKETCH: Final = (16, 32, 48, 64)
+PAINT: Final = (36, 56, 80, 112)
 BLUR: Final = 1.2
 """Standard deviation in pixels of what sharpening takes away."""
 
 
 class Patch(Renderer):
     """The person's own, which `fit` finds: `face` [478, 2], the mean face in patch pixels; `mean` [3, S, S]; `hole` and
-    `mask` [S, S]; `rest` [57, 2], where lips and jaw usually are; `recall`, of so many `mouths`; `sharpen`."""
+    `mask` [S, S]; `rest` [57, 2], where lips and jaw usually are; `sharpen`."""
 
-    def __init__(self, size: int = 128, mouths: int = MOUTHS, widths: Widths = NARROW) -> None:
+    def __init__(self, size: int = 128) -> None:
         super().__init__(size)
-        loop, drawn, paint = widths
         if size % 16:
             raise ValueError(f"a patch is some sixteens of pixels wide, not {size}")
         self.looker = nn.ModuleList()
         into = 12
-        for level, width in enumerate(loop):
+        for level, width in enumerate(LOOP):
             layers = [_conv(into, width, 2 if level else 1)]
             if level < 3:
                 layers.append(_conv(width, width))
             self.looker.append(nn.Sequential(*layers))
             into = width
-        self.recall = Recall(size, mouths)
         self.reader = nn.ModuleList()
-        into = CHANNELS + RECALLED
-        for level, width in enumerate(drawn):
+        into = CHANNELS
+        for level, width in enumerate(SKETCH):
             self.reader.append(_conv(into, width, 2 if level else 1))
             into = width
         self.painter = nn.ModuleList()
         self.places = nn.ParameterList()
-        for level, width in enumerate(paint):
-            below = paint[level + 1] if level + 1 < len(paint) else 0
-            self.painter.append(_Brush(loop[level] + drawn[level] + below, width))
+        for level, width in enumerate(PAINT):
+            below = PAINT[level + 1] if level + 1 < len(PAINT) else 0
+            self.painter.append(_Brush(LOOP[level] + SKETCH[level] + below, width))
             side = size >> (level + 1)
             self.places.append(nn.Parameter(torch.zeros(1, width, side, side)))
-        self.writer = nn.Conv2d(paint[0], 12, 3, padding=1)
+        self.writer = nn.Conv2d(PAINT[0], 12, 3, padding=1)
         nn.init.normal_(self.writer.weight, std=1e-3)
         nn.init.zeros_(self.writer.bias)  # type: ignore[arg-type]  # it has one
         self.mean: Tensor
@@ -95,44 +77,39 @@ class Patch(Renderer):
         for level, layer in enumerate(self.looker):
             x = layer(x)
             rows[f"look_{level}"] = x
-        return {**rows, "tone": self.recall.toned(patches)}
+        return rows
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        patch = self.write(rows, rows["sketch"], rows["amount"])
+        patch = self.write(rows, rows["sketch"])
         return patch, self.mask.expand(patch.shape[0], 1, -1, -1), ()
 
     def precisely(self, rows: Features, points: Tensor) -> dict[str, Tensor]:
-        spoken = self.spoken(points, rows["similarity"])
-        return {"sketch": sketch(spoken, self.size), "amount": self.recall.amount(spoken, rows["tone"])}
+        return {"sketch": self.sketch(points, rows["similarity"])}
 
-    def spoken(self, points: Tensor, similarity: Tensor) -> Tensor:
-        """House points in the frame [B, 131, 3] → lips and jaw in patch pixels [B, 57, 2]; what is not a number is at
-        rest."""
-        return defined(into_patch(points[:, face.HOUSE_SPOKEN], similarity), self.rest)
+    def sketch(self, points: Tensor, similarity: Tensor) -> Tensor:
+        """House points in the frame [B, 131, 3] → the sketch; what is not a number is at rest."""
+        return self.sketched(into_patch(points[:, face.HOUSE_SPOKEN], similarity))
 
-    def paint_by(self, patches: Tensor, spoken: Tensor, sharp: bool = True) -> Tensor:
-        """What is painted of lips and jaw in patch pixels [B, 57, 2] into patches [B, 3, S, S]: [B, 3, S, S]."""
-        rows = self.look(patches)
-        told = sketch(spoken, self.size), self.recall.amount(spoken, rows["tone"])
-        return self.write(rows, *told) if sharp else self.unsharpened(rows, *told)
+    def sketched(self, spoken: Tensor) -> Tensor:
+        """The same from lips and jaw in patch pixels [B, 57, 2]."""
+        return sketch(defined(spoken, self.rest), self.size)
 
-    def write(self, rows: Features, sketch: Tensor, amount: Tensor) -> Tensor:
+    def write(self, rows: Features, sketch: Tensor) -> Tensor:
         """[B, 3, S, S], sharpened, in 0…1."""
-        patch = self.unsharpened(rows, sketch, amount)
+        patch = self.unsharpened(rows, sketch)
         return sharpened(patch, self.sharpen).clamp(0, 1)
 
-    def unsharpened(self, rows: Features, sketch: Tensor, amount: Tensor) -> Tensor:
-        recalled = self.recall.picture(amount)
-        read = [torch.cat([sketch, LOUDER * F.pixel_unshuffle(recalled, 2)], 1)]
+    def unsharpened(self, rows: Features, sketch: Tensor) -> Tensor:
+        read = [sketch]
         for layer in self.reader:
             read.append(layer(read[-1]))
         x: Tensor | None = None
-        for level in reversed(range(len(self.painter))):
+        for level in reversed(range(len(PAINT))):
             parts = [rows[f"look_{level}"], read[level + 1]]
             if x is not None:
                 parts.append(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             x = self.painter[level](torch.cat(parts, 1), self.places[level])
-        return F.pixel_shuffle(self.writer(x), 2) + recalled + self.mean
+        return F.pixel_shuffle(self.writer(x), 2) + self.mean
 
 
 def sharpened(patch: Tensor, amount: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ repository, which is never committed, nor weights that were trained on it.
 import argparse
 import json
 import math
-import time
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -160,7 +160,8 @@ def there_and_back(place: int) -> int:
 def painter(renderer: Patch, footage: Footage, motion: float = 1.0) -> Paint:
     def paint(row: int, around: int) -> torch.Tensor:
         spoken = renderer.rest + motion * (footage.spoken[row] - renderer.rest)
-        return renderer.paint_by(footage.patches[around][None].float() / 255, spoken[None])[0]
+        looked = renderer.look(footage.patches[around][None].float() / 255)
+        return renderer.write(looked, renderer.sketched(spoken[None]))[0]
 
     return paint
 
@@ -174,7 +175,7 @@ def laid_back(renderer: Patch, pictures: list[Picture], points: np.ndarray) -> l
     for picture, similarity, mesh in zip(pictures, there, points, strict=True):
         patch = torch.from_numpy(warped(picture, similarity, renderer.size)).permute(2, 0, 1)[None].float() / 255
         spoken = apply(inverse_of(similarity), mesh[None, places, :2])
-        said = renderer.paint_by(patch, torch.from_numpy(spoken))
+        said = renderer.write(renderer.look(patch), renderer.sketched(torch.from_numpy(spoken)))
         high, wide = picture.shape[:2]
         a, b, tx, ty = inverse_of(similarity)[0].tolist()
         y, x = torch.meshgrid(torch.arange(high).float(), torch.arange(wide).float(), indexing="ij")
@@ -246,12 +247,10 @@ def costs(renderer: Patch) -> dict[str, Any]:
     looks = {name: row for name, row in rows.items() if name.startswith("look_")}
 
     class Decoder(torch.nn.Module):
-        """What is learned and what is recalled, alone."""
+        """What is learned, alone."""
 
-        def forward(
-            self, sketch: torch.Tensor, amount: torch.Tensor, *looked: torch.Tensor
-        ) -> tuple[torch.Tensor, ...]:
-            return (renderer.write(dict(zip(looks, looked, strict=True)), sketch, amount),)
+        def forward(self, sketch: torch.Tensor, *looked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (renderer.write(dict(zip(looks, looked, strict=True)), sketch),)
 
     class Place(torch.nn.Module):
         def forward(self, patch: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -261,13 +260,13 @@ def costs(renderer: Patch) -> dict[str, Any]:
                 place_rows(dict(zip(under, given, strict=True)), patch, renderer.mask.expand(patch.shape[0], 1, -1, -1))
             )
 
-    under = {name: row for name, row in rows.items() if name not in (*looks, "tone")}
-    precise = renderer.precisely(rows, points)
-    patch = renderer.write(rows, **precise)
+    under = {name: row for name, row in rows.items() if not name.startswith("look_")}
+    sketch = renderer.sketch(points, rows["similarity"])
+    patch = renderer.write(rows, sketch)
     stages = {
-        "decoder": (Decoder(), {**precise, **looks}, ["patch"]),
+        "decoder": (Decoder(), {"sketch": sketch, **looks}, ["patch"]),
         "place": (Place(), {"patch": patch, **under}, list(PLANES)),
-        "paint": (Painting(renderer, tuple(rows)), {"points": points, **rows}, [*PLANES, *precise]),
+        "paint": (Painting(renderer, tuple(rows)), {"points": points, **rows}, [*PLANES, "sketch"]),
     }
     table: dict[str, Any] = {
         "calibration_ms": calibration_ms(),
@@ -309,7 +308,6 @@ def main() -> None:
     if arguments.weights:
         renderer = load(arguments.weights)
     else:
-        began = time.process_time()
         run = Fitting(
             clips([path for path in paths if path not in held]),
             arguments.out,
@@ -317,6 +315,7 @@ def main() -> None:
             clips(held),
         )
         run.resume()
+        began = os.times()
 
         def told(progress: Progress) -> None:
             console.print(
@@ -325,9 +324,7 @@ def main() -> None:
 
         for _ in run.run(told):
             pass
-        spent = {"steps": run.at, "minutes": (time.process_time() - began) / 60}  # the reading of the film too
-        (arguments.out / "run.json").write_text(json.dumps(spent))
-        report |= spent
+        report["train_cpu_seconds"] = os.times().user - began.user
         run.match_sharpness()
         renderer = run.averaged.eval()
         save(renderer, arguments.out / "renderer.safetensors")

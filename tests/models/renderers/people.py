@@ -9,18 +9,17 @@ from models import face
 from models.rates import MESH_POINTS, POINTS
 from models.renderers import Loop
 from models.renderers.fit import Clip, Picture
-from models.renderers.patch import NARROW, Patch, Widths
+from models.renderers.patch import Patch
 from models.renderers.placing import HOLDS, apply
-from models.renderers.recall import weighed
 from tests.models.renderers.test_raster import mouth
 
 HEIGHT, WIDTH = 160, 176
 
 
-def patch(size: int, seed: int = 0, widths: Widths = NARROW) -> Patch:
+def patch(size: int, seed: int = 0) -> Patch:
     """A renderer that has learned nothing, but whose person is known."""
     torch.manual_seed(seed)
-    renderer = Patch(size, 60, widths).eval()
+    renderer = Patch(size).eval()
     for layer in renderer.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
@@ -33,17 +32,6 @@ def patch(size: int, seed: int = 0, widths: Widths = NARROW) -> Patch:
     renderer.mean.copy_(torch.rand(3, 1, 1).expand(3, size, size))
     renderer.rest.copy_(mouth(4.0)[0] * size / 128)
     renderer.face.copy_(torch.from_numpy(mesh(4.0)) * size / 128)
-    recall = renderer.recall
-    some = torch.cat([mouth(opening) for opening in torch.linspace(1, 30, 60).tolist()]) * size / 128
-    known = weighed(some, size)
-    recall.middle.copy_(known.mean(0))
-    recall.low.copy_(known.amin(0) - 0.5)
-    recall.high.copy_(known.amax(0) + 0.5)
-    recall.mouths.copy_(known - recall.middle)
-    recall.gap.fill_(0.5)
-    recall.seen.copy_(1 - renderer.hole)
-    for part, spread in (("toning", 0.1), ("amounts", 0.02), ("slope", 0.05), ("tones", 0.1), ("basis", 0.02)):
-        torch.nn.init.normal_(getattr(recall, part), std=spread)
     return renderer
 
 
