@@ -8,17 +8,21 @@ import openvino
 from models.runtime import Floats
 
 
+def on_one_thread(precision: str = "f32") -> dict[str, str]:
+    """Settings of whatever is compiled here."""
+    return {
+        "INFERENCE_PRECISION_HINT": precision,  # the default of newer CPUs is bf16, which nobody asked for
+        "INFERENCE_NUM_THREADS": "1",
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
 class Compiled:
     """Named arrays in, named arrays out, all batch first. Outputs are copies, the caller's for good."""
 
     def __init__(self, graph: bytes, sizes: Sequence[int], precision: str = "f32") -> None:
         core = openvino.Core()
-        settings = {
-            "INFERENCE_PRECISION_HINT": precision,  # the default of newer CPUs is bf16, which nobody asked for
-            "INFERENCE_NUM_THREADS": "1",
-            "NUM_STREAMS": "1",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
         self._requests: dict[int, Any] = {}
         self._inputs: dict[int, dict[str, Floats]] = {}
         self._outputs: dict[int, dict[str, Floats]] = {}
@@ -27,7 +31,7 @@ class Compiled:
             model = core.read_model(graph, b"")
             model.reshape({port.get_any_name(): _sized(port, size) for port in model.inputs})
             self._asks = [port.get_any_name() for port in model.inputs]
-            request = core.compile_model(model, "CPU", settings).create_infer_request()
+            request = core.compile_model(model, "CPU", on_one_thread(precision)).create_infer_request()
             self._requests[size] = request
             self._inputs[size], self._outputs[size] = (
                 {port.get_any_name(): request.get_tensor(port).data for port in ports}

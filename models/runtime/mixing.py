@@ -13,16 +13,10 @@ import openvino
 from openvino import opset13 as operations
 
 from models.runtime import Floats, Roi
+from models.runtime.compiled import on_one_thread
 from models.runtime.shelf import FAR_PIXELS, KNOT_PIXELS, NEAR_PIXELS, Shelf, require_likeness, shares_of
 
 BILINEAR: Final = {"mode": "bilinear", "padding_mode": "border", "align_corners": True}
-
-SETTINGS: Final = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "INFERENCE_NUM_THREADS": "1",
-    "NUM_STREAMS": "1",
-    "PERFORMANCE_HINT": "LATENCY",
-}
 
 
 class CompiledShelf:
@@ -72,7 +66,7 @@ class _Graph:
 
     def __init__(self, shelf: Shelf, mouths: int) -> None:
         model = _model(shelf, mouths)
-        self._request = openvino.Core().compile_model(model, "CPU", SETTINGS).create_infer_request()
+        self._request = openvino.Core().compile_model(model, "CPU", on_one_thread()).create_infer_request()
         self._ports = {port.get_any_name(): port for port in self._request.model_inputs}
         self.given: Mapping[str, Any] = {
             name: self._request.get_tensor(port).data
@@ -128,7 +122,9 @@ def _model(shelf: Shelf, mouths: int) -> Any:
         coarse = coarse + bent(shelf.up[::2], shelf.along[:, ::2])
 
     def mixed(planes: Sequence[Any], at: Any, rows: int, columns: int) -> Any:
-        grids = operations.split(_shaped(at, mouths, rows, columns, 2), _whole(0, ()), mouths).outputs()
+        grids = operations.split(
+            _shaped(at, mouths, rows, columns, 2), operations.constant(np.int64(0)), mouths
+        ).outputs()
         sampled = (operations.grid_sample(plane, grid, BILINEAR) for plane, grid in zip(planes, grids, strict=True))
         parts = [
             part * _shaped(operations.gather(shares, _whole(one), _whole(0)), 1, 1, 1, 1)
@@ -175,9 +171,8 @@ def _real(values: Any) -> Any:
     return operations.constant(np.asarray(values, np.float32))
 
 
-def _whole(value: int, *more: Any) -> Any:
-    """One integer or more in a list; with `()` after it, one without a list."""
-    return operations.constant(np.array(value if more == ((),) else [value, *more], np.int64))
+def _whole(*values: int) -> Any:
+    return operations.constant(np.array(values, np.int64))
 
 
 def _shaped(values: Any, *shape: int) -> Any:

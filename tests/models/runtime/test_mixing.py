@@ -82,9 +82,8 @@ def test_a_graph_that_mixes_otherwise_is_refused(
     reference: Shelf, monkeypatch: pytest.MonkeyPatch, mouths: int
 ) -> None:
     """As one whose pixels lie a third beside where they should, for one number of mouths alone."""
-    right = mixing._Graph
 
-    class Beside(right):  # type: ignore[misc, valid-type]
+    class Beside(mixing._Graph):
         def run(self) -> Any:
             if len(self.given["shares"]) == mouths:
                 self.given["place"][2:] += 0.3
