@@ -49,6 +49,7 @@ class LipSync3d(LandmarkNetwork):
                 f"a frame of sound is {A_FRAME} complex columns of {Spectrum.BINS} bins, not {code} numbers"
             )
         around = COLUMNS - A_FRAME
+        self.lips = torch.from_numpy(face.LIPS.copy()) if form.causal else None  # the faithful form's loss is as published
         self.after = 0 if form.causal else around // 2
         self.before = around - self.after
         layers: list[nn.Module] = []
@@ -115,7 +116,7 @@ class LipSync3d(LandmarkNetwork):
         said, _ = self.speak(code, conditions, state)
         true = self.truth(points, conditions)
         heard = slice(self.lookahead, None)
-        return losses.vertices(said[:, heard] / self.unit, true[:, heard] / self.unit)
+        return losses.vertices(said[:, heard] / self.unit, true[:, heard] / self.unit, self.lips)
 
     @torch.no_grad()
     def fit(self, points: Tensor, conditions: Conditions) -> None:

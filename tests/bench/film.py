@@ -35,8 +35,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "speech_to_landmarks": {"hearing": "mel-mean", "steps": 1200, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
     "pose_tcn": {"hearing": "fbank26", "steps": 500, "batch": 8, "copies": 1},
     PLAIN: {"hearing": "mel", "steps": 800, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
-    "lipsync3d": {"hearing": "spectrum", "steps": 400, "batch": 2, "frames": 25, "rate": 1e-3, "copies": 1},
-    "transformer": {"hearing": "mel", "steps": 300, "batch": 2, "frames": 25, "rate": 3e-4, "copies": 1},
+    "lipsync3d": {"hearing": "spectrum", "steps": 900, "batch": 2, "frames": 25, "rate": 1e-3},
+    "transformer": {"hearing": "mel", "steps": 500, "batch": 2, "frames": 25, "rate": 3e-4},
 }
 """What each paper hears, and what a minute or so of one CPU core is best spent on."""
 

@@ -20,6 +20,7 @@ ALL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "speech_to_landmarks": lambda a, b: losses.speech_to_landmarks(a, b, MOUTH),
     "sparse_to_dense": lambda a, b: losses.sparse_to_dense(a, b, torch.ones(5)),
     "vertices": losses.vertices,
+    "vertices, lips first": lambda a, b: losses.vertices(a, b, MOUTH),
     "blendshapes": losses.blendshapes,
     "components": lambda a, b: losses.components(a.flatten(2), b.flatten(2), torch.ones(15)),
 }
@@ -45,6 +46,12 @@ def test_lips_are_nine_tenths() -> None:
     rest_only[:, :, 2:] += 1.0
     assert float(losses.pose_lstm(lips_only, TRUE, LIPS)) == pytest.approx(0.9 + 0.1 * 2 / 5)
     assert float(losses.pose_lstm(rest_only, TRUE, LIPS)) == pytest.approx(0.1 * 3 / 5)
+
+
+def test_of_vertices_the_lips_may_be_nine_tenths() -> None:
+    said, mouth, all_five = TRUE + ASIDE, 5 * math.sqrt(3), 5 * math.sqrt(5)
+    assert float(losses.vertices(said, TRUE)) == pytest.approx(all_five, rel=1e-4)
+    assert float(losses.vertices(said, TRUE, MOUTH)) == pytest.approx(0.9 * mouth + 0.1 * all_five, rel=1e-4)
 
 
 def test_tcn_weighs_first_phase_and_motion() -> None:
