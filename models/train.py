@@ -324,6 +324,8 @@ class Trainer:
         differ = [key for key in ours if key not in ("steps", "out", "clips", "voice") and theirs.get(key) != ours[key]]
         if differ:
             raise ValueError(f"{self.path} is of another run ({', '.join(differ)} differ); choose another `out`")
+        if not np.allclose(kept.figures["mesh"].numpy(), self.mesh, atol=0.01):  # other clips, or other rigid points
+            raise ValueError(f"{self.path} learned in the pose-normal space of another face; choose another `out`")
         kept.into(self._parts)
         self.at, self.curve = int(kept.facts["step"]), kept.figures["curve"].tolist()
         return True

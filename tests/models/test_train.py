@@ -119,6 +119,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     assert not Trainer(config(tmp_path / "elsewhere"), CLIPS[:2], device="cpu").resume()
 
 
+def test_a_checkpoint_of_another_pose_normal_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(config(tmp_path, steps=1))
+    monkeypatch.setattr(face, "RIGID", face.DLIB)  # as a version with other rigid points has it
+    with pytest.raises(ValueError, match="another face"):
+        Trainer(config(tmp_path, steps=1), CLIPS[:6], device="cpu").resume()
+
+
 def test_the_command_trains_scores_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for one in CLIPS[:4]:
         np.savez(tmp_path / f"{one.name}.npz", points=one.points, audio=one.audio, fps=25, source="made")
