@@ -28,6 +28,8 @@ LIPS: Final = 4.0
 """How much more a pixel of the lips weighs."""
 BORROWED: Final = 0.3
 """Share of the lessons whose surroundings are of another frame near by, as they are when a loop is painted."""
+STRANGE: Final = 0.5
+"""Share of IP-LAP's lessons whose references are of any clip."""
 JITTER: Final = 0.15
 """Standard deviation of what is added to points, in pixels of 128."""
 
@@ -148,8 +150,9 @@ class FacemapCourse:
 
 class PriorCourse:
     """IP-LAP's: likeness of the warped references and of the face, style, adversary, features (equation 20). References
-    are other frames of the same clip. Every lesson is seen through other colours and half of them in a mirror: one
-    film is one person, and a renderer for all must not learn his skin by heart."""
+    are other frames of the same clip, or of another, as those are that it will meet. Every lesson is seen through other
+    colours and half of them in a mirror: one film is one person, and a renderer for all must not learn his skin by
+    heart."""
 
     judged, convincing, alike = PLANES, 0.25, 2.5
     warped, content, style = 2.5, 4.0, 1000.0
@@ -170,7 +173,11 @@ class PriorCourse:
 
     def lesson(self, rows: Rows, rng: np.random.Generator) -> Lesson:
         far = rng.integers(5, 70, (self.references, len(rows))) * rng.choice([-1, 1], (self.references, len(rows)))
-        lesson = self._lesson(self.film, rows, np.stack([self._other(rows, by) for by in far], 1), rng)
+        others = np.stack([self._other(rows, by) for by in far], 1)
+        strange = rng.random(len(rows)) < STRANGE
+        away = rng.integers(3, len(self) - 2, (int(strange.sum()), self.references))
+        others[strange] = (rows[strange, None] + away) % len(self)
+        lesson = self._lesson(self.film, rows, others, rng)
         colours = torch.eye(3) + 0.12 * torch.from_numpy(rng.standard_normal((len(rows), 3, 3))).float()
         seen = {
             name: torch.einsum("boc,b...chw->b...ohw", colours, lesson[name]).clamp(0, 1)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from .. import checkpoint, face, losses
 from ..halves import halves
+from ..muon import Muon
 from .patch import SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance
@@ -40,6 +41,9 @@ class Settings:
     steps: int = 6000
     batch: int = 8
     rate: float = 1.5e-3
+    """Of Adam, for what is no kernel, and for the last."""
+    kernel_rate: float = 1.5e-2
+    """Of Muon, for kernels."""
     seed: int = 0
     borrowed: float = 0.3
     """Share of the patches whose surroundings come from another frame near by, as they do when the loop is painted."""
@@ -167,9 +171,13 @@ class Fitting:
             if parameter.dim() == 4:  # convolutions on a CPU are fastest with channels last
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.renderer).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.renderer.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        writer, layers = self.renderer.writer, self.renderer.modules()
+        kernels = [one.weight for one in layers if isinstance(one, torch.nn.Conv2d) and one is not writer]
+        others = [one for one in self.renderer.parameters() if all(one is not kernel for kernel in kernels)]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "muon": Muon(kernels, settings.kernel_rate),
+            "adam": torch.optim.AdamW(others, settings.rate, betas=(0.9, 0.99), weight_decay=1e-4),
+        }
         self.at = 0
         self.curve: list[float] = []
         self.kept: list[float] = []
@@ -204,17 +212,19 @@ class Fitting:
         rng = np.random.default_rng([self.settings.seed, self.at])
         true, seen, spoken = self._batch(rng)
         renderer = self.renderer.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate * self._warmth()
+        for name, full in (("muon", self.settings.kernel_rate), ("adam", self.settings.rate)):
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = full * self._warmth()
         with torch.no_grad():
             sketch = renderer.sketched(spoken).contiguous(memory_format=torch.channels_last)
         with halves(self.device):
             said = renderer.unsharpened(renderer.look(seen), sketch)
         cost = picture_cost(said.float(), true, sketch, renderer.hole)
-        self.optimizer.zero_grad()
+        renderer.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(renderer.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self._average()
         self.at += 1
         self.curve.append(cost.item())
@@ -238,9 +248,9 @@ class Fitting:
                 self.draw_sheet(self.out / "sheet.png")
 
     def _warmth(self) -> float:
-        """Of the learning rate: two hundred steps to warm up, then a cosine down."""
+        """Of the learning rate: a hundred steps to warm up, then a cosine down."""
         part = min(1.0, self.at / self.settings.steps)
-        return min(1.0, (self.at + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
+        return min(1.0, (self.at + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         settings, footage = self.settings, self.footage
@@ -354,7 +364,7 @@ class Fitting:
         return True
 
     def _parts(self) -> dict[str, checkpoint.Part]:
-        return {"network": self.renderer, "averaged": self.averaged, "optimizer": self.optimizer}
+        return {"network": self.renderer, "averaged": self.averaged, **self.optimizers}
 
     def _identity(self) -> dict[str, object]:
         told = asdict(self.settings)

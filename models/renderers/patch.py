@@ -3,10 +3,11 @@
 An encoder reads the loop patch without its mouth, once for each frame of the loop; a small U-net reads the sketch,
 meets those features at each scale and writes what differs from the person's mean patch. No convolution runs at full
 size: pixels are unshuffled into channels on the way in and shuffled out at the end. Identity lives in the weights, in
-the mean patch, and in maps that say what is usually where.
+the mean patch, and in maps that say what is usually where. What of a layer can be said once for a loop frame is said
+when it is looked at, and nothing is doubled only to be convolved: the same sums, a quarter fewer products.
 """
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Patch(Renderer):
         self.places = nn.ParameterList()
         for level, width in enumerate(PAINT):
             below = PAINT[level + 1] if level + 1 < len(PAINT) else 0
-            self.painter.append(_Brush(LOOP[level] + SKETCH[level] + below, width))
+            self.painter.append(_Brush(LOOP[level], SKETCH[level], below, width))
             side = size >> (level + 1)
             self.places.append(nn.Parameter(torch.zeros(1, width, side, side)))
         self.writer = nn.Conv2d(PAINT[0], 12, 3, padding=1)
@@ -74,9 +75,10 @@ class Patch(Renderer):
     def look(self, patches: Tensor) -> dict[str, Tensor]:
         x = F.pixel_unshuffle(patches * (1 - self.hole), 2)
         rows = {}
-        for level, layer in enumerate(self.looker):
+        for level, (layer, brush) in enumerate(zip(self.looker, self.painter, strict=True)):
             x = layer(x)
-            rows[f"look_{level}"] = x
+            # At the finest scale it is three times as many numbers as `x`, for every frame of a loop: said later there.
+            rows[f"look_{level}"] = cast(_Brush, brush).looked(x) if level else x
         return rows
 
     def draw(self, rows: Features, points: Tensor, code: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
@@ -105,10 +107,8 @@ class Patch(Renderer):
             read.append(layer(read[-1]))
         x: Tensor | None = None
         for level in reversed(range(len(PAINT))):
-            parts = [rows[f"look_{level}"], read[level + 1]]
-            if x is not None:
-                parts.append(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-            x = self.painter[level](torch.cat(parts, 1), self.places[level])
+            brush, looked = cast(_Brush, self.painter[level]), rows[f"look_{level}"]
+            x = brush(looked if level else brush.looked(looked), read[level + 1], x, self.places[level])
         return F.pixel_shuffle(self.writer(x), 2) + self.mean
 
 
@@ -125,14 +125,42 @@ def _conv(into: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class _Brush(nn.Module):
-    """A convolution, what is usual there added, and a residual block."""
+    """A convolution of what the loop shows, what is read and what comes from below, what is usual there added, and a
+    residual block.
 
-    def __init__(self, into: int, width: int) -> None:
+    That convolution is of all three side by side, what comes from below doubled to their size; it is done part by part.
+    """
+
+    def __init__(self, looked: int, read: int, below: int, width: int) -> None:
         super().__init__()
-        self.enter = _conv(into, width)
+        self.parts = looked, read, below
+        self.enter = _conv(sum(self.parts), width)
         self.first = _conv(width, width)
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
 
-    def forward(self, x: Tensor, usual: Tensor) -> Tensor:
-        x = self.enter(x) + usual
+    def looked(self, x: Tensor) -> Tensor:
+        """What features of the loop add to the sum."""
+        return F.conv2d(x, self._weights()[0], padding=1)
+
+    def forward(self, looked: Tensor, read: Tensor, below: Tensor | None, usual: Tensor) -> Tensor:
+        _, of_read, of_below = self._weights()
+        x = looked + F.conv2d(read, of_read, padding=1)
+        if below is not None:
+            x = x + F.conv_transpose2d(below, _doubling(of_below), stride=2, padding=1)
+        x = F.relu(self.enter[1](x)) + usual
         return F.relu(x + self.second(self.first(x)))
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        weight = cast(nn.Conv2d, self.enter[0]).weight
+        looked, read, _ = self.parts
+        return weight[:, :looked], weight[:, looked : looked + read], weight[:, looked + read :]
+
+
+def _doubling(weight: Tensor) -> Tensor:
+    """[C, B, 3, 3] → [B, C, 4, 4]: doubled (nearest) and convolved by the one, or transposed by the other with stride
+    2, is the same, with four products where there were nine."""
+    out, into = weight.shape[:2]
+    a, b, c = weight.transpose(0, 1).unbind(2)
+    tall = torch.stack([c, b + c, a + b, a], 2)
+    a, b, c = tall.unbind(3)
+    return torch.stack([c, b + c, a + b, a], 3).reshape(into, out, 4, 4)  # no exporter would know its shape

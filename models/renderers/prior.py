@@ -4,8 +4,12 @@ translated into the face by what they show. Person-generic: identity is in the r
 As published: 2k + 1 = 5 sketches round the frame, so two of them lie in the future; alignment encodes a reference and
 its sketch at two resolutions, SPADE by the target sketches, PixelShuffle, to a motion field and a weight for each;
 warped pictures and features are averaged by weight; translation reads the face with its lower half hidden beside the
-sketches, SPADE by the warped features and the warped picture, AdaIN by what is heard, PixelShuffle; the result goes
-back through a Gaussian-smoothed mask. The paper leaves channels to its supplement: they are ours.
+sketches, SPADE by the warped features, each followed by AdaIN by what is heard, PixelShuffle, and SPADE by the warped
+picture; the result goes back through a Gaussian-smoothed mask. Resolutions, channels (of `width` 64), the batch's norm
+in what encodes, and what comes last are as in the authors' code. Each SPADE and AdaIN is one layer here, two there.
+
+What comes last matters: a layer that normalises takes each plane's own brightness away, and of all that is told only
+the warped picture knows the face's. With AdaIN after it, tone jumps from frame to frame.
 
 References never change while an avatar lives: they are encoded once, where it is made (`meet`).
 """
@@ -37,6 +41,10 @@ POINTS: Final = len(face.HOUSE)
 BANDS: Final = 80
 REACH: Final = 0.5
 """A field moves a pixel by half a face at most."""
+SIGNED: Final = 6
+"""Planes in which a picture is told apart from grey, brighter and darker by themselves."""
+DIM: Final = 0.02
+"""Added to means of light, so that a black face has a tone."""
 
 
 class Alignment(nn.Module):
@@ -44,39 +52,36 @@ class Alignment(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_conv(3 + PLANES, width // 2, 7), _conv(width // 2, width, 3, 2))
-        self.coarse = nn.Sequential(_conv(width, 4 * width, 3, 2), _conv(4 * width, 4 * width))
+        self.fine = _conv(3 + PLANES, width // 2, 7)
+        self.coarse = _conv(width // 2, 4 * width, 3, 2)
         told, hidden = SKETCHES * PLANES, 2 * width
         self.first = Spade(4 * width, told, hidden)
-        self.between = _conv(4 * width, 4 * width)
+        self.between = nn.Conv2d(4 * width, 4 * width, 3, padding=1)
         self.second = Spade(4 * width, told, hidden)
         self.third = Spade(width, told, hidden)
-        self.fourth = Spade(width // 4, told, hidden)
-        self.field = nn.Conv2d(width // 4, 2, 7, padding=3)
-        self.worth = nn.Conv2d(width // 4, 1, 7, padding=3)
+        self.field = nn.Conv2d(width, 2, 7, padding=3)
+        self.worth = nn.Conv2d(width, 1, 7, padding=3)
         for layer in (self.field, self.worth):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(cast(Tensor, layer.bias))
 
     def encode(self, pictures: Tensor, sketches: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, 3, S, S] and [N, P, S, S] → features at a half and at a quarter of the size."""
-        fine = self.fine(torch.cat([pictures, sketches], 1))
+        """[N, 3, S, S] and [N, P, S, S] → features at the size and at half of it."""
+        fine: Tensor = self.fine(torch.cat([pictures, sketches], 1))
         return fine, self.coarse(fine)
 
     def listen(self, target: Tensor) -> list[Said]:
         """The target sketches [B, 5 P, S, S], heard once for all references."""
         size = target.shape[-1]
-        layers = ((self.first, 4), (self.second, 4), (self.third, 2), (self.fourth, 1))
+        layers = ((self.first, 2), (self.second, 2), (self.third, 1))
         return [layer.listen(target, size // by, size // by) for layer, by in layers]
 
     def forward(self, coarse: Tensor, said: list[Said]) -> tuple[Tensor, Tensor]:
-        """Features of the references [B, N, C, S / 4, S / 4] → fields [B, N, 2, S, S] in shares of the size, and
+        """Features of the references [B, N, C, S / 2, S / 2] → fields [B, N, 2, S, S] in shares of the size, and
         weights [B, N, 1, S, S] that sum to 1 over N."""
         x = F.relu(self.first(coarse, said[0]))
-        x = _each(self.between, x)
-        x = F.relu(self.second(x, said[1]))
+        x = F.relu(self.second(_each(self.between, x), said[1]))
         x = F.relu(self.third(_doubled(x), said[2]))
-        x = F.relu(self.fourth(_doubled(x), said[3]))
         return REACH * torch.tanh(_each(self.field, x)), torch.softmax(_each(self.worth, x), 1)
 
 
@@ -86,26 +91,41 @@ class Translation(nn.Module):
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
         into = 3 + SKETCHES * PLANES
-        self.read = nn.Sequential(
-            *(_conv(into, width // 2, 7), _conv(width // 2, width, 3, 2)),
-            *(_conv(width, 4 * width, 3, 2), _conv(4 * width, 4 * width)),
-        )
+        self.read = nn.Sequential(_conv(into, width // 2, 7), _conv(width // 2, 4 * width, 3, 2))
         hidden = 2 * width
         self.spades = nn.ModuleList(
-            [Spade(4 * width, 4 * width, hidden), Spade(width, width, hidden), Spade(width // 4, 3, hidden)]
+            [Spade(4 * width, 4 * width, hidden), Spade(width, width // 2, hidden), Spade(width, 3, hidden)]
         )
-        self.adains = nn.ModuleList(Adain(channels, code) for channels in (4 * width, width, width // 4))
-        self.write = nn.Sequential(nn.Conv2d(width // 4, width // 4, 3, padding=1), nn.ReLU())
-        self.colour = nn.Conv2d(width // 4, 3, 7, padding=3)
+        self.adains = nn.ModuleList(Adain(channels, code) for channels in (4 * width, width))
+        self.colour = nn.Conv2d(width, 3, 7, padding=3)
+        self._begin_as_the_warped(cast(Spade, self.spades[2]))
+
+    def _begin_as_the_warped(self, last: Spade) -> None:
+        """The face begins as the warped picture, and is mended from there: six planes of the last SPADE say how much
+        brighter or darker than grey each colour is."""
+        hear = cast(nn.Conv2d, last.hear[0])
+        gain, shift = last.say.weight[:SIGNED], last.say.weight[len(last.say.weight) // 2 :][:SIGNED]
+        with torch.no_grad():
+            self.colour.weight *= 0.1
+            for tensor in (self.colour.bias, hear.bias[:SIGNED], hear.weight[:SIGNED], gain, shift):  # type: ignore[index]
+                cast(Tensor, tensor).zero_()
+            self.colour.weight[:, :SIGNED] = 0
+            last.say.bias[:SIGNED] = -1  # type: ignore[index]
+            for number in range(SIGNED):
+                sign, colour = 1 - 2 * (number % 2), number // 2
+                hear.weight[number, colour, 1, 1], hear.bias[number] = sign, -0.5 * sign  # type: ignore[index]
+                shift[number, number, 1, 1] = 1
+                self.colour.weight[colour, number, 3, 3] = 4 * sign  # the sigmoid's slope is a fourth
 
     def forward(self, hidden: Tensor, target: Tensor, warped: tuple[Tensor, Tensor, Tensor], heard: Tensor) -> Tensor:
         """`warped`: coarse features, fine features, picture."""
         x = self.read(torch.cat([hidden, target], 1))
-        for number, (spade, adain, map_) in enumerate(zip(self.spades, self.adains, warped, strict=True)):
-            x = F.pixel_shuffle(x, 2) if number else x
-            x = F.relu(spade(x, cast(Spade, spade).listen(map_, x.shape[-2], x.shape[-1])))
-            x = F.relu(adain(x, heard))
-        return torch.sigmoid(self.colour(self.write(x)))
+        for number, (spade, map_) in enumerate(zip(self.spades, warped, strict=True)):
+            x = F.pixel_shuffle(x, 2) if number == 1 else x
+            x = F.leaky_relu(spade(x, cast(Spade, spade).listen(map_, x.shape[-2], x.shape[-1])), 0.2)
+            if number < len(self.adains):
+                x = F.leaky_relu(self.adains[number](x, heard), 0.2)
+        return torch.sigmoid(self.colour(x))
 
 
 class Prior(Renderer):
@@ -122,7 +142,7 @@ class Prior(Renderer):
         self.sound = SoundEncoder(SOUND, SOUND_CHANNELS) if heard is None else nn.Linear(heard, SOUND)
         self.align = Alignment(width)
         self.translate = Translation(width, SOUND)
-        shapes = {"pictures": (3, 1), "fine": (width, 2), "coarse": (4 * width, 4)}
+        shapes = {"pictures": (3, 1), "fine": (width // 2, 1), "coarse": (4 * width, 2)}
         for name, (channels, by) in shapes.items():
             self.register_buffer(name, torch.zeros(references, channels, size // by, size // by))
         self.pictures: Tensor
@@ -166,10 +186,19 @@ class Prior(Renderer):
         """The face, and the aggregated warped picture, which has a loss of its own. References, each [B, N, …]:
         pictures, fine, coarse; the target sketches [B, 5 P, S, S]."""
         pictures, fine, coarse = references
+        pictures = in_tone_with(pictures, hidden)
         fields, weights = self.align(coarse, self.align.listen(target))
         warped = [gathered(part, fields, weights) for part in (coarse, fine, pictures)]
         mel = code.reshape(-1, COLUMNS, BANDS) if isinstance(self.sound, SoundEncoder) else code
         return self.translate(hidden, target, (warped[0], warped[1], warped[2]), self.sound(mel)), warped[2]
+
+
+def in_tone_with(pictures: Tensor, hidden: Tensor) -> Tensor:
+    """References [B, N, 3, S, S] in the light of a face [B, 3, S, S] by what both show, its upper half: they were
+    filmed on other days, and the one that a pixel comes from must not be told by its tone."""
+    upper = pictures.shape[-1] // 2
+    seen, shown = (part[..., :upper, :].mean((-2, -1), keepdim=True) for part in (hidden[:, None], pictures))
+    return pictures * ((seen + DIM) / (shown + DIM))
 
 
 def gathered(parts: Tensor, fields: Tensor, weights: Tensor) -> Tensor:
@@ -200,6 +229,4 @@ def _each(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _conv(into: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(into, out, kernel, stride, kernel // 2), nn.InstanceNorm2d(out, affine=True), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU())

@@ -57,7 +57,7 @@ BATCH: Final = {"atlas": 8, "facemap": 8, "prior": 6}
 MAKERS: Final[dict[str, type[Renderer]]] = {"atlas": Atlas, "facemap": Facemap, "prior": Prior}
 REFERENCES: Final = 2
 """In a lesson of IP-LAP's; three are published."""
-ATLAS_CLIPS: Final = 30
+ATLAS_CLIPS: Final = 48
 """Enough for a texture, whose unrolling takes 15 ms a frame."""
 PIECE: Final = 75
 """Frames of a piece of a studio film."""

@@ -70,7 +70,7 @@ def test_the_first_pictures_are_as_if_the_face_had_always_been_so() -> None:
 
 def test_sketches_are_heard_once_for_all_references_and_nothing_changes() -> None:
     align, target = prior(3).align, torch.rand(2, SKETCHES * PLANES, SIZE, SIZE)
-    coarse = torch.randn(2, 3, 4 * WIDTH, SIZE // 4, SIZE // 4)
+    coarse = torch.randn(2, 3, 4 * WIDTH, SIZE // 2, SIZE // 2)
     with torch.no_grad():
         fields, _ = align(coarse, align.listen(target))
         for number in range(3):
@@ -115,7 +115,7 @@ def test_it_learns_to_move_a_reference_to_where_the_sketch_is() -> None:
     moved_by_two = faces(1) + torch.tensor([2.0, 0.0, 0.0])
     sketches = [lines(points, SIZE) for points in (faces(1), moved_by_two)]
     target = sketches[1].repeat(1, SKETCHES, 1, 1)
-    optimiser = torch.optim.Adam(renderer.align.parameters(), 1e-2)
+    optimiser = torch.optim.Adam(renderer.align.parameters(), 3e-3)
     losses = []
     for _ in range(40):
         coarse = renderer.align.encode(picture, sketches[0])[1][None]
@@ -126,3 +126,17 @@ def test_it_learns_to_move_a_reference_to_where_the_sketch_is() -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_the_face_begins_as_the_warped_picture_in_the_light_of_the_loop() -> None:
+    """So tone is known from the start; and it stays known, since nothing normalises after it."""
+    torch.manual_seed(0)
+    renderer = Prior(1, SIZE, WIDTH, 16).eval()
+    picture = torch.rand(1, 3, SIZE, SIZE) * 0.4 + 0.2
+    parts = tuple(part[None] for part in (picture, *renderer.align.encode(picture, lines(faces(1), SIZE))))
+    target = lines(faces(1), SIZE).repeat(1, SKETCHES, 1, 1)
+    with torch.no_grad():
+        made = [renderer.paint_by(parts, gain * picture, target, torch.zeros(1, 16))[0] for gain in (1.0, 1.5)]  # type: ignore[arg-type]
+    assert (made[0] - picture).abs().mean() < 0.08
+    gained = (made[1].mean((-2, -1)) - made[0].mean((-2, -1))) / (0.5 * picture.mean((-2, -1)))
+    assert ((gained > 0.7) & (gained < 1.2)).all()
