@@ -49,7 +49,8 @@ class LipSync3d(LandmarkNetwork):
                 f"a frame of sound is {A_FRAME} complex columns of {Spectrum.BINS} bins, not {code} numbers"
             )
         around = COLUMNS - A_FRAME
-        self.lips = torch.from_numpy(face.LIPS.copy()) if form.causal else None  # the faithful form's loss is as published
+        # What the faithful form is taught by is as published.
+        self.lips = torch.from_numpy(face.LIPS.copy()) if form.causal else None
         self.after = 0 if form.causal else around // 2
         self.before = around - self.after
         layers: list[nn.Module] = []
