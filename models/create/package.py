@@ -5,7 +5,6 @@ all.
 """
 
 import json
-import logging
 import math
 import warnings
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ from models.renderers.fit import save as save_renderer
 from models.renderers.patch import Patch
 from models.renderers.placing import smoothed, towards
 from models.runtime.eager import VOICE
-from models.runtime.graphs import MOST_ROWS, OPSET, unsigned
+from models.runtime.graphs import MOST_ROWS, unsigned, written
 from models.runtime.hearing import GOLDEN_STEPS
 from models.runtime.packing import Painter
 from models.runtime.plain import gaze
@@ -163,14 +162,8 @@ def export_step(speaking: Flat, rows: Mapping[str, Tensor]) -> bytes:
     shapes: tuple[Any, ...] = (*(batch for _ in range(1 + len(STEP_FRAMES))), tuple(batch for _ in state))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.export.export(speaking, given, dynamic_shapes=shapes, strict=False)
-        graph = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
-            input_names=names, output_names=answers,
-        )  # fmt: skip
-    assert graph is not None
-    return unsigned(graph.model_proto)
+        return unsigned(written(program, names, answers))
 
 
 def _two(rows: Tensor) -> Tensor:

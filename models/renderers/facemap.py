@@ -47,8 +47,9 @@ class Attention(nn.Module):
         self.share = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).flatten(2).transpose(1, 2) for layer in (self.ask, self.key, self.value))
-        return x + self.share * F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        # One head, said so: the exporter of attention asks for heads.
+        q, k, v = (layer(x).flatten(2).transpose(1, 2)[:, None] for layer in (self.ask, self.key, self.value))
+        return x + self.share * F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape)
 
 
 class Residual(nn.Module):

@@ -15,6 +15,8 @@ def on_one_thread(precision: str = "f32") -> dict[str, str]:
         "INFERENCE_NUM_THREADS": "1",
         "NUM_STREAMS": "1",
         "PERFORMANCE_HINT": "LATENCY",
+        # Else whoever asks is nailed to the first core while it computes, and so is every other process here.
+        "ENABLE_CPU_PINNING": "NO",
     }
 
 

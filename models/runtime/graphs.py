@@ -4,13 +4,14 @@ State is explicit: inputs `state_0` …, outputs `after_0` …, batch first, in 
 session starts from is not always zeros, so the silent state of one row travels beside the graph.
 """
 
+import inspect
 import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +27,43 @@ OPSET = 20
 MOST_ROWS = 1024
 
 
+By = Literal["dynamo", "tracing"]
+"""Which of torch's exporters. The first is the one that is kept up, and reasons for half a minute about the sizes of a
+painter's pictures; the second runs it once and writes down what it did, in a second: for tests of other things."""
+
+
 def export_named(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], halve_weights: bool = True
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    halve_weights: bool = True,
+    by: By = "dynamo",
 ) -> bytes:
     """The graph of a module whose `forward` takes these tensors in this order, each [2, …], and gives a tuple of
-    `outputs`; any batch. Weights are stored in 16 bits (round them first: `rounded`), computed in 32.
+    `outputs`; any batch. Weights are stored in 16 bits (round them first: `rounded`), computed in 32."""
+    module.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        model = (_reasoned if by == "dynamo" else _traced)(module, inputs, outputs)
+    if halve_weights:
+        _halve_weights(model.graph)
+    return unsigned(model)
 
-    By tracing: `torch.export` reasons for a minute about the sizes of pictures, and finds nothing that is not known.
-    """
-    with warnings.catch_warnings(), torch.no_grad(), TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # it would rather be asked for the other exporter
+
+def _reasoned(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+    axes = [{0: torch.export.Dim("batch", min=1, max=MOST_ROWS)}] * len(inputs)
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    rest = parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL  # they count as one argument
+    first = len(parameters) - rest
+    shapes = (*axes[:first], *([tuple(axes[first:])] if rest else []))
+    program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+    return written(program, list(inputs), outputs)
+
+
+def _traced(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+    with TemporaryDirectory() as folder:
         torch.onnx.export(
-            module.eval(),
+            module,
             tuple(inputs.values()),
             path := Path(folder) / "graph.onnx",
             dynamo=False,
@@ -46,10 +72,23 @@ def export_named(
             output_names=list(outputs),
             dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
         )
-        model = onnxscript.optimizer.optimize(onnx.load(path))
-    if halve_weights:
-        _halve_weights(model.graph)
-    return unsigned(model)
+        return onnxscript.optimizer.optimize(onnx.load(path))
+
+
+def written(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """An exported program in ONNX, its inputs and outputs named."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    graph = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        optimize=True,
+        input_names=inputs,
+        output_names=outputs,
+    )
+    assert graph is not None
+    return graph.model_proto
 
 
 def unsigned(model: onnx.ModelProto) -> bytes:
@@ -117,18 +156,12 @@ def export(layer: Layer, chunk: Tensor) -> tuple[bytes, list[npt.NDArray[np.floa
         program = torch.export.export(
             _Flat(layer), (two, state), dynamic_shapes=({0: batch}, _same(state, {0: batch})), strict=False
         )
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        graph = torch.onnx.export(
+        model = written(
             program,
-            dynamo=True,
-            opset_version=OPSET,
-            verbose=False,
-            optimize=True,
-            input_names=["x", *(f"state_{n}" for n in range(count))],
-            output_names=["y", *(f"after_{n}" for n in range(count))],
+            ["x", *(f"state_{n}" for n in range(count))],
+            ["y", *(f"after_{n}" for n in range(count))],
         )
-    assert graph is not None
-    return unsigned(graph.model_proto), [leaf.numpy() for leaf in leaves(layer.silence(1))]
+    return unsigned(model), [leaf.numpy() for leaf in leaves(layer.silence(1))]
 
 
 def _same(state: State, axes: dict[int, torch.export.Dim]) -> tuple[object, ...]:

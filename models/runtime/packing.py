@@ -18,7 +18,7 @@ from models.avatar import decode_loop, read_avatar, seal, write_atomically
 from models.renderers import Renderer
 from models.renderers.placing import fineness, place_rows, rectangles, taken
 from models.runtime import Bytes, Floats
-from models.runtime.graphs import export_named, rounded
+from models.runtime.graphs import By, export_named, rounded
 from models.runtime.painting import planes_of
 from models.runtime.stages import PLANES
 from models.streaming import leaves, rebuild
@@ -86,13 +86,13 @@ class Painter:
     def _whole(self, index: int) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(plane.astype(np.float32)) for plane in planes_of(self.loop[index]))
 
-    def prepare_graph(self) -> bytes:
+    def prepare_graph(self, by: By = "dynamo") -> bytes:
         whole = [torch.stack(plane) for plane in zip(self._whole(0), self._whole(-1), strict=True)]
         similarity = torch.from_numpy(self.similarity[[0, -1]])
         inputs = {**dict(zip(PLANES, whole, strict=True)), "frame_similarity": similarity}
-        return export_named(self._looking, inputs, self.looks())
+        return export_named(self._looking, inputs, self.looks(), by=by)
 
-    def paint_graph(self, points: Tensor) -> bytes:
+    def paint_graph(self, points: Tensor, by: By = "dynamo") -> bytes:
         """`points` [2, 131, 3]: any."""
         rows = self.rows([0, len(self.loop) - 1])
         state = leaves(self.renderer.silence(2))
@@ -100,7 +100,7 @@ class Painter:
         inputs |= {f"state_{n}": leaf for n, leaf in enumerate(state)}
         precise = self.renderer.precisely(rows, points)
         outputs = (*PLANES, *precise, *(f"after_{n}" for n in range(len(state))))
-        return export_named(Painting(self.renderer, tuple(rows)), inputs, outputs)
+        return export_named(Painting(self.renderer, tuple(rows)), inputs, outputs, by=by)
 
     @torch.no_grad()
     def painted(self, points: Floats, index: int) -> Floats:
@@ -117,7 +117,9 @@ class Painter:
         return {"similarity": self.similarity, "corner": self.corner.astype(np.float32), "extent": extent}
 
 
-def pack_painter(folder: Path, renderer: Renderer, mask: Floats, similarity: Floats, points: Floats) -> Painter:
+def pack_painter(
+    folder: Path, renderer: Renderer, mask: Floats, similarity: Floats, points: Floats, by: By = "dynamo"
+) -> Painter:
     """`points` [n, 131, 3] are in the pixels of frames spread evenly over the loop: mouths that the proof paints."""
     if not (folder / "manifest.json").is_file():
         seal(folder)
@@ -131,8 +133,8 @@ def pack_painter(folder: Path, renderer: Renderer, mask: Floats, similarity: Flo
     }
     graphs = folder / "graphs"
     graphs.mkdir(exist_ok=True)
-    write_atomically(graphs / "prepare.onnx", painter.prepare_graph())
-    write_atomically(graphs / "paint.onnx", painter.paint_graph(torch.from_numpy(points[[0, -1]])))
+    write_atomically(graphs / "prepare.onnx", painter.prepare_graph(by))
+    write_atomically(graphs / "paint.onnx", painter.paint_graph(torch.from_numpy(points[[0, -1]]), by))
     write_atomically(graphs / "frames.safetensors", _saved(painter.frames()))
     write_atomically(graphs / "golden.safetensors", _saved(golden))
     seal(folder)

@@ -15,6 +15,7 @@ from models.renderers.facemap import Facemap
 from models.renderers.faces import lower_face, whole_face
 from models.renderers.prior import Prior
 from models.renderers.unwrap import corner_of_crop
+from models.runtime.graphs import By, export_named
 from models.streaming import State, leaves
 from tests.models.renderers.people import patch
 from tests.models.renderers.test_heads import FRAMES, head
@@ -163,12 +164,12 @@ def test_neighbours_change_nothing(one: Renderer, count: int, turn: int) -> None
         torch.testing.assert_close(alone[0], together[row], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("by", ["tracing", pytest.param("dynamo", marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_it_is_one_graph_that_a_runtime_without_torch_computes(one: Renderer) -> None:
+def test_it_is_one_graph_that_a_runtime_without_torch_computes(one: Renderer, by: By) -> None:
     """Raster, network, warp, blend and state in one ONNX graph of any batch, the same picture out of OpenVINO."""
     pytest.importorskip("openvino")
     from models.runtime.compiled import Compiled
-    from models.runtime.graphs import export_named
     from tests.bench.painters import Served
 
     points = head(180, 480, 8, 0.05)
@@ -181,7 +182,7 @@ def test_it_is_one_graph_that_a_runtime_without_torch_computes(one: Renderer) ->
     given |= {f"state_{n}": torch.zeros_like(leaf) for n, leaf in enumerate(state)}
     names = ["luma", "u", "v", *(f"after_{n}" for n in range(len(state)))]
     served = Served(one, tuple(features))
-    graph = export_named(served, given, names, halve_weights=False)
+    graph = export_named(served, given, names, halve_weights=False, by=by)
     for rows in (slice(0, 1), slice(0, 2)):
         compiled = Compiled(graph, [rows.stop], "f32")
         said = compiled({name: row[rows].numpy() for name, row in given.items() if name in compiled.asks})

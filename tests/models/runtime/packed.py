@@ -45,7 +45,7 @@ def renderer() -> Patch:
 def pack(folder: Path, name: str = "ellipse") -> Path:
     draw_package(folder, name, frames=FRAMES)
     one = renderer()
-    pack_painter(folder, one, one.mask.numpy(), similarity(), points(4))
+    pack_painter(folder, one, one.mask.numpy(), similarity(), points(4), by="tracing")
     return folder
 
 

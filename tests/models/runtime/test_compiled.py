@@ -1,11 +1,15 @@
 """OpenVINO behind one call."""
 
+import os
+import threading
+
 import numpy as np
 import openvino
 import pytest
 from onnx import TensorProto, helper
 
 from models.runtime.compiled import Compiled, best_precision
+from models.runtime.ear import LIPS
 
 
 def doubling() -> bytes:
@@ -60,3 +64,24 @@ def test_inputs_of_two_sizes_are_refused() -> None:
 def test_precision_is_one_that_this_machine_has() -> None:
     assert best_precision() in ("bf16", "f32")
     assert best_precision() == "f32" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is nowhere else to be")
+def test_whoever_asks_stays_free_to_run_on_any_core() -> None:
+    """Else every process that computes here would sit on the first core, and the others would stand idle."""
+    ear = Compiled(LIPS.read_bytes(), [16])
+    silence = {name: np.zeros(place.shape, np.float32) for name, place in ear._inputs[16].items()}
+    before, seen = os.sched_getaffinity(0), set()
+    asker, done = threading.get_native_id(), threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.0005):
+            seen.add(frozenset(os.sched_getaffinity(asker)))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(100):
+        ear(silence)
+    done.set()
+    looking.join()
+    assert seen == {frozenset(before)}

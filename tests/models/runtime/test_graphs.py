@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
 from models.mel import running_mean
+from models.runtime.compiled import Compiled
 from models.runtime.ear import LIPS
-from models.runtime.graphs import OPSET, export, export_named
+from models.runtime.graphs import OPSET, By, export, export_named
 from models.streaming import Chain, Conv, gru, leaves
 
 
@@ -35,3 +37,30 @@ def test_a_graph_does_not_say_on_whose_machine_it_was_made() -> None:
         assert b"stack_trace" not in graph
         assert b".py" not in graph
         assert str(Path.home()).encode() not in graph
+
+
+class Heard(torch.nn.Module):
+    """As painters are called: two arguments by name, any number after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, points: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        frame, state = given
+        return self.layer(points) + frame, 0.5 * state + frame
+
+
+@pytest.mark.parametrize("by", ["dynamo", "tracing"])
+def test_both_exporters_write_the_same_sums_for_any_batch(by: By) -> None:
+    torch.manual_seed(0)
+    module = Heard()
+    given = {"points": torch.rand(2, 3), "frame_u": torch.rand(2, 2), "state_0": torch.rand(2, 2)}
+    graph = export_named(module, given, ["y", "after_0"], by=by)
+    compiled = Compiled(graph, [5], "f32")
+    assert set(compiled.asks) == set(given)
+    rows = {name: torch.rand(5, *tensor.shape[1:]) for name, tensor in given.items()}
+    said = compiled({name: row.numpy() for name, row in rows.items()})
+    with torch.no_grad():
+        for name, wanted in zip(("y", "after_0"), module(*rows.values()), strict=True):
+            np.testing.assert_allclose(said[name], wanted.numpy(), atol=1e-5)
