@@ -64,6 +64,8 @@ _WIDENED = _FULL_OVERLAP / _WINDOW_OVERLAP[_LAGS]
 
 def measure(features: Floats) -> tuple[float, float]:
     """Level in dB against full scale and periodicity 0…1 of one chunk, f32 [640]."""
+    if not features.any():  # most sessions are silent most of the time, and need no transform to know it
+        return -120.0, 0.0
     spectrum = np.fft.rfft(features * _WINDOW)[_BAND]
     power = np.zeros(CHUNK // 2 + 1)
     power[_BAND] = spectrum.real**2 + spectrum.imag**2

@@ -67,10 +67,15 @@ def load(path: Path) -> Kept:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Beside, and moved: a kill leaves the old file whole."""
+    """Beside, and moved: a kill leaves the old file whole, a full disk nothing but it."""
     new = path.with_suffix(".new")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, new, dict(facts))
-    new.replace(path)
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(whole, new, dict(facts))
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -54,7 +54,8 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
     path = tmp_path / "run.safetensors"
     checkpoint.write(path, {"x": torch.ones(2)}, {"step": "1"})
 
-    def killed(*_: object) -> None:
+    def killed(_: object, beside: Path, facts: object) -> None:
+        beside.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save_file", killed)
@@ -63,6 +64,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
     kept = checkpoint.load(path)
     assert kept.facts == {"step": "1"}
     assert kept.tensors["x"].tolist() == [1, 1]
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_tensors_are_written_as_they_are_meant_not_as_they_lie(tmp_path: Path) -> None:

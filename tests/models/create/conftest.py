@@ -1,5 +1,6 @@
 """One small avatar, made once by the command itself: networks of four steps, whose likeness nobody asks about."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -36,9 +37,14 @@ class Small:
         return track(self.film, kept=self.cache / "liveface" / "tracks")
 
 
+def _alone() -> bool:
+    return "PYTEST_XDIST_WORKER" not in os.environ
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     folder = tmp_path_factory.mktemp("small")
+    (tmp_path_factory.getbasetemp().parent / "the small avatar").mkdir(exist_ok=_alone())  # once, by one worker
     film = shoot(folder / "film.mp4", presenter(FRAMES), hum(FRAMES / 25))
     made = Small(film, Shelf(folder / "shelf"), folder / "report", folder / "cache")
     with pytest.MonkeyPatch.context() as patched:

@@ -33,6 +33,7 @@ def test_a_whole_record_is_taken_as_it_is(tmp_path):
         (record(expires_at=(NOW - timedelta(days=1)).isoformat()), "has expired"),
         (record(withdrawn=True), "has withdrawn"),
     ],
+    ids=["nothing", "a list", "nobody", "no date", "not yet", "no more", "withdrawn"],
 )
 def test_a_record_that_is_none_is_refused_in_one_line(tmp_path, content, says):
     path = tmp_path / "consent.json"

@@ -1,5 +1,6 @@
 """A learned mouth for a shipped avatar: filmed, fitted, packed beside the shelf."""
 
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from models.avatar import decode_loop, read_avatar
 from models.renderers.fit import Settings
 from models.renderers.placing import apply
 from models.runtime.compiled import Compiled
+from models.runtime.packing import pack_painter
 from models.runtime.painting import GraphPainter
 from models.runtime.stages import on_host
 from models.studio import painter
@@ -32,6 +34,12 @@ def film(path: Path, frames: int = 24) -> Path:
         container.mux(stream.encode())
     np.savez(labels_beside(path), points=np.pad(clip.points, ((0, 0), (0, 0), (0, 1))))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _by_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a second; that both exporters write the same sums is tested where they are."""
+    monkeypatch.setattr(painter, "pack_painter", partial(pack_painter, by="tracing"))
 
 
 def test_the_end_of_a_film_is_held_out(tmp_path: Path) -> None:
