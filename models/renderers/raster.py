@@ -20,8 +20,8 @@ WIDE_PIXELS: Final = 12.0
 BOUND: Final = 2.0
 """Patches: what lies farther off is drawn there."""
 
-_OUTER = list(range(len(face.LIPS_OUTER)))
-_INNER = list(range(len(face.LIPS_OUTER), len(face.LIPS)))
+_OUTER = slice(0, len(face.LIPS_OUTER))
+_INNER = slice(len(face.LIPS_OUTER), len(face.LIPS))
 _JAW = face.JAW_LINE_IN_HOUSE.tolist()
 
 
@@ -30,7 +30,8 @@ def sketch(points: Tensor, size: int) -> Tensor:
     points = points.clamp((1 - BOUND) * size, BOUND * size)
     at = torch.arange(0, size, 2, dtype=points.dtype, device=points.device) + 0.5
     outer, inner = (ring_distance(points[:, ring], at) for ring in (_OUTER, _INNER))
-    jaw = line_distance(points[:, _JAW[:-1]], points[:, _JAW[1:]], at)
+    line = points.index_select(1, torch.tensor(_JAW, device=points.device))
+    jaw = line_distance(line[:, :-1], line[:, 1:], at)
     scaled = size / 128  # a wider patch sees the same face larger
     planes = [_within(-outer, SHARP_PIXELS), _within(-inner, SHARP_PIXELS), _near(jaw, 2 * SHARP_PIXELS)]
     planes += [_within(-ring, WIDE_PIXELS * scaled) for ring in (outer, inner)]

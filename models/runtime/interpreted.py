@@ -201,6 +201,19 @@ def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     return flat.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])  # none are left of a scalar
 
 
+def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+    if node.said.get("batch_dims", 0):
+        raise RuntimeError("torch has no GatherND with batches here: models/runtime/interpreted.py does not know it")
+    return x[tuple(one.long() for one in indices.unbind(-1))]
+
+
+def _is_inf(node: Node, x: Tensor) -> Tensor:
+    above, below = node.said.get("detect_positive", 1), node.said.get("detect_negative", 1)
+    return (torch.isposinf(x) if above else torch.zeros_like(x, dtype=torch.bool)) | (
+        torch.isneginf(x) if below else torch.zeros_like(x, dtype=torch.bool)
+    )
+
+
 def _pad(node: Node, x: Tensor, pads: Known, value: Known | None = None, axes: Known | None = None) -> Tensor:
     sides = _ints(pads)
     which = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in _ints(axes)]
@@ -416,6 +429,7 @@ _OF_ONE: Final[dict[str, Any]] = {
     "Identity": lambda x: x,
     "Log": torch.log,
     "Neg": torch.neg,
+    "IsNaN": torch.isnan,
     "Not": torch.logical_not,
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
@@ -472,11 +486,13 @@ OPERATIONS: Final[dict[str, Callable[..., Tensor | tuple[Tensor, ...]]]] = {
     "Flatten": lambda node, x: x.reshape(math.prod(x.shape[: node.said.get("axis", 1)]), -1),
     "GRU": _gru,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Gelu": lambda node, x: functional.gelu(x, approximate=node.said.get("approximate", "none")),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda node, x: x.mean(tuple(range(2, x.dim())), keepdim=True),
     "GridSample": _grid_sample,
     "InstanceNormalization": _instance_norm,
+    "IsInf": _is_inf,
     "LSTM": _lstm,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda node, x: functional.leaky_relu(x, node.said.get("alpha", 0.01)),

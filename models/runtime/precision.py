@@ -54,10 +54,30 @@ def mixed(graph: bytes, precision: str) -> bytes:
     """`precision` is "f32" (nothing changes), "f16" or "bf16"."""
     if precision == "f32":
         return graph
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    model = onnx.load_from_string(graph)
+    _unpack(model.graph)
+    model = onnx.shape_inference.infer_shapes(model)
     _Halver(model.graph, HALVES[precision]).halve()
     del model.graph.value_info[:]
     return bytes(model.SerializeToString())
+
+
+def _unpack(graph: onnx.GraphProto) -> None:
+    """Weights that are stored in 16 bits and cast when they are used (see graphs.py), as if they had not been: a cast
+    is no weight, and what multiplies by one no network."""
+    stored = {each.name: each for each in graph.initializer if each.data_type == TensorProto.FLOAT16}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored and node.attribute[0].i == TensorProto.FLOAT:
+            whole = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(whole, node.output[0]))
+        else:
+            kept.append(node)
+    used = {name for node in kept for name in node.input}
+    left = [each for each in graph.initializer if each.name in used or each.name not in stored]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(left)
 
 
 class _Halver:

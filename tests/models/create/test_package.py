@@ -12,6 +12,7 @@ from models.create.package import rgb_of, save_arrays
 from models.rates import FACE, POINTS
 from models.runtime import Row, Wants
 from models.runtime.choose import open_runtime
+from tests.models.runtime.test_builder import build_for_real
 
 
 def test_the_package_is_whole_and_says_how_it_was_made(small):
@@ -72,3 +73,12 @@ def test_arrays_are_saved_as_they_are_seen_whatever_their_memory_looks_like(tmp_
     lying = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
     save_arrays({"lying": lying}, str(tmp_path / "a.safetensors"))
     assert np.array_equal(load_file(tmp_path / "a.safetensors")["lying"], lying)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_the_real_builder_of_tensorrt_rtx_takes_what_the_command_exported(small, tmp_path):
+    """What hears, what looks at the loop and what paints, as they come out of torch's exporter."""
+    graphs = {path.name: path.read_bytes() for path in (small.avatar.folder / "graphs").glob("*.onnx")}
+    assert set(graphs) == {"step.onnx", "prepare.onnx", "paint.onnx"}
+    build_for_real(graphs, tmp_path)

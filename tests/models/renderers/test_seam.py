@@ -167,9 +167,11 @@ def test_neighbours_change_nothing(one: Renderer, count: int, turn: int) -> None
 @pytest.mark.parametrize("by", ["tracing", pytest.param("dynamo", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_it_is_one_graph_that_a_runtime_without_torch_computes(one: Renderer, by: By) -> None:
-    """Raster, network, warp, blend and state in one ONNX graph of any batch, the same picture out of OpenVINO."""
+    """Raster, network, warp, blend and state in one ONNX graph of any batch, the same picture out of OpenVINO and, as a
+    GPU would compute it, node by node out of torch."""
     pytest.importorskip("openvino")
     from models.runtime.compiled import Compiled
+    from models.runtime.interpreted import Interpreted
     from tests.bench.painters import Served
 
     points = head(180, 480, 8, 0.05)
@@ -187,5 +189,7 @@ def test_it_is_one_graph_that_a_runtime_without_torch_computes(one: Renderer, by
         compiled = Compiled(graph, [rows.stop], "f32")
         said = compiled({name: row[rows].numpy() for name, row in given.items() if name in compiled.asks})
         wanted = served(*(row[rows] for row in given.values()))
+        recorded = Interpreted(graph)({name: row[rows] for name, row in given.items() if name in compiled.asks})
         for name, tensor in zip(names, wanted, strict=True):
             np.testing.assert_allclose(said[name], tensor.numpy(), atol=0.1, err_msg=name)
+            np.testing.assert_allclose(recorded[name].numpy(), tensor.numpy(), atol=0.1, err_msg=name)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 from models.runtime import builder
 from models.runtime.ear import LIPS
 from models.runtime.precision import mixed
+from models.runtime.tensorrt import PRECISIONS
 from tests.models.runtime import faketrt, taught
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +96,29 @@ except RuntimeError as refusal:
     print("refused:", refusal)
 """
 
+
+def build_for_real(graphs: Mapping[str, bytes], folder: Path) -> Path:
+    """By TensorRT-RTX, painters in half as well; the Python of the environment that it was done in."""
+    python = new_venv(folder / "rtx", "tensorrt-rtx==1.7.1.116", "numpy")
+    every = dict(graphs)
+    for name, graph in graphs.items():
+        if "paint" in name:
+            every |= {f"{one}-{name}": mixed(graph, one) for one in PRECISIONS if one != "f32"}
+    for name, graph in every.items():
+        onnx.load_from_string(graph)
+        (folder / name).write_bytes(graph)
+    done = subprocess.run(
+        [str(python), "-c", BUILD, *(str(folder / name) for name in every)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=1_200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    built = [line.split() for line in done.stdout.splitlines() if not line.startswith("refused")]
+    assert [name for name, *_ in built] == list(every)
+    assert all(int(size) > 10_000 and int(told) > 0 for _, size, told in built)
+    assert "refused: TensorRT does not read this graph" in done.stdout
+    return python
+
+
 NAMES = """
 import importlib, json, sys
 trt = importlib.import_module(sys.argv[1])
@@ -138,25 +163,10 @@ def test_the_fake_has_what_the_code_uses() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_the_real_builder_of_tensorrt_rtx_takes_every_graph_without_a_gpu(tmp_path: Path) -> None:
-    python = new_venv(tmp_path / "rtx", "tensorrt-rtx==1.7.1.116", "numpy")
     graphs = {"lips.onnx": LIPS.read_bytes(), "step.onnx": taught._step(), "paint.onnx": taught._paint(stateful=True)}
     for package in sorted((ROOT / "models" / "shipped").glob("*/graphs/*.onnx")):
         graphs[f"{package.parts[-3]}-{package.name}"] = package.read_bytes()
-    for name in list(graphs):
-        if "paint" in name:
-            graphs |= {f"{precision}-{name}": mixed(graphs[name], precision) for precision in ("f16", "bf16")}
-    for name, graph in graphs.items():
-        onnx.load_from_string(graph)
-        (tmp_path / name).write_bytes(graph)
-    done = subprocess.run(
-        [str(python), "-c", BUILD, *(str(tmp_path / name) for name in graphs)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=1_200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2_000:]
-    built = [line.split() for line in done.stdout.splitlines() if not line.startswith("refused")]
-    assert [name for name, *_ in built] == list(graphs)
-    assert all(int(size) > 10_000 and int(told) > 0 for _, size, told in built)
-    assert "refused: TensorRT does not read this graph" in done.stdout
+    python = build_for_real(graphs, tmp_path)
     assert missing_names(python, "tensorrt_rtx", tmp_path) == []
 
 

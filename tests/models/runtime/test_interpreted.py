@@ -60,6 +60,7 @@ CASES: list[Case] = [
     ("Pad", [PLANE, [0, 0, 1, 2, 0, 0, 3, 4]], {"mode": "edge"}),
     ("Pad", [PLANE, [0, 0, 1, 2, 0, 0, 1, 1]], {"mode": "reflect"}),
     ("Gather", [PLANE, [[0, -1], [2, 1]]], {"axis": 1}),
+    ("GatherND", [PLANE, [[1, 0], [-1, 3], [0, 2]]], {}),
     ("CumSum", [X, 1], {}),
     ("Trilu", [X], {"upper": 0}),
     ("DepthToSpace", [PLANE], {"blocksize": 2, "mode": "CRD"}),
@@ -204,6 +205,19 @@ def test_comparisons(kind: str) -> None:
         assert 0 < ours.sum() < ours.size
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "found"),
+    [("IsInf", {}, 2), ("IsInf", {"detect_negative": 0}, 1), ("IsInf", {"detect_positive": 0}, 1), ("IsNaN", {}, 1)],
+)
+def test_what_is_no_number(kind: str, said: dict[str, Any], found: int) -> None:
+    x = X.copy()
+    x[0, 0, :3] = np.inf, -np.inf, np.nan
+    nodes = [(kind, ["x"], ["b"], said), ("Cast", ["b"], ["out_0"], {"to": TensorProto.FLOAT})]
+    for ours, theirs in both(chained(nodes, {}), {"x": x}):
+        assert (ours == theirs).all()
+        assert ours.sum() == found
+
+
 def test_scattering() -> None:
     nodes = [("ScatterElements", ["x", "at", "y"], ["out_0"], {"axis": 2})]
     model = chained(nodes, {"at": np.full((3, 4, 1), 2), "y": Y[:, :, :1]})
@@ -214,6 +228,8 @@ def test_scattering() -> None:
 def test_every_operation_that_is_offered_is_tried_here() -> None:
     tried = {case[0] for case in CASES} | {
         "GRU",
+        "IsInf",
+        "IsNaN",
         "LSTM",
         "ScatterElements",
         "Less",
@@ -232,10 +248,11 @@ def test_every_operation_that_is_offered_is_tried_here() -> None:
         ([("Det", ["x"], ["out_0"], {})], "torch has no Det here"),
         ([("Resize", ["x", "", "s"], ["out_0"], NEAREST | {"mode": "cubic"})], "Resize with mode cubic and asymmetric"),
         ([("Conv", ["x", "w"], ["out_0"], {"auto_pad": "SAME_UPPER"})], "auto_pad SAME_UPPER"),
+        ([("GatherND", ["x", "i"], ["out_0"], {"batch_dims": 1})], "GatherND with batches"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_is_named(nodes: list[Any], complaint: str) -> None:
-    constants = {"s": np.ones(3, np.float32), "w": np.zeros((5, 4, 3), np.float32)}
+    constants = {"s": np.ones(3, np.float32), "w": np.zeros((5, 4, 3), np.float32), "i": np.zeros((3, 1), np.int64)}
     with pytest.raises(RuntimeError, match=complaint):
         Interpreted(chained(nodes, constants))({"x": torch.from_numpy(X)})
 

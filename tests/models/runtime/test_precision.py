@@ -77,6 +77,29 @@ def test_inputs_outputs_and_small_weights_stay_as_they_were(precision: str) -> N
     assert weights["w1.half"] == HALVES[precision]
 
 
+def stored_in_half(graph: bytes) -> bytes:
+    """As packages hold them: a weight of 16 bits, cast when it is used."""
+    model = onnx.load_from_string(graph)
+    for name in ("w1", "w2", "turn"):
+        weight = next(each for each in model.graph.initializer if each.name == name)
+        values = numpy_helper.to_array(weight).astype(np.float16)
+        weight.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
+        model.graph.node.insert(0, helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_weights_that_are_stored_in_half_change_nothing(precision: str) -> None:
+    stored = onnx.load_from_string(mixed(stored_in_half(painter()), precision))
+    onnx.checker.check_model(stored, full_check=precision == "f16")  # each name is given once
+    kinds = kinds_of(onnx.load_from_string(mixed(painter(), precision)))
+    assert {name: kind for name, kind in kinds_of(stored).items() if name in kinds} == kinds
+    weights = {each.name: each.data_type for each in stored.graph.initializer}
+    assert weights["w1.half"] == HALVES[precision]
+    assert weights["turn"] == TensorProto.FLOAT
+    assert "turn.half" not in weights
+
+
 @pytest.mark.parametrize(("precision", "allowed"), [("f16", 0.3), ("bf16", 2.5)])
 def test_grey_levels_differ_by_little(precision: str, allowed: float) -> None:
     random = np.random.default_rng(1)
