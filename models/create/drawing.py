@@ -22,13 +22,24 @@ _OUTER_LOWER: Final = list(range(19, 10, -1))
 _CHIN: Final = 40
 
 
+def _moves() -> Tensor:
+    """[57, 57]: how far each point goes, out of where all are. One product: no graph has to write into places."""
+    moves = torch.zeros(57, 57)
+    for upper, lower, above, below in zip(_INNER_UPPER, _INNER_LOWER, _OUTER_UPPER, _OUTER_LOWER, strict=True):
+        for one, share in (
+            (upper, UPPER_SHARE),
+            (above, UPPER_SHARE),
+            (lower, UPPER_SHARE - 1),
+            (below, UPPER_SHARE - 1),
+        ):
+            moves[one, lower], moves[one, upper] = share, -share
+    moves[_CHIN] = CHIN_SHARE * moves[_INNER_LOWER[4]]
+    return moves
+
+
+_MOVES: Final = _moves()
+
+
 def drawn_shut(spoken: Tensor, closure: Tensor) -> Tensor:
     """Lips and jaw [B, T, 57, 3], pose-normal, with the lips drawn together by `closure` [B, T] in 0…1."""
-    amount = closure[..., None, None]
-    gap = spoken[:, :, _INNER_LOWER] - spoken[:, :, _INNER_UPPER]  # [B, T, 9, 3]
-    down, up = amount * UPPER_SHARE * gap, amount * (UPPER_SHARE - 1) * gap
-    move = torch.zeros_like(spoken)
-    move[:, :, _INNER_UPPER], move[:, :, _OUTER_UPPER] = down, down
-    move[:, :, _INNER_LOWER], move[:, :, _OUTER_LOWER] = up, up
-    move[:, :, _CHIN] = CHIN_SHARE * up[:, :, 4]
-    return spoken + move
+    return spoken + closure[..., None, None] * (_MOVES.to(spoken) @ spoken)

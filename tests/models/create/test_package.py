@@ -34,8 +34,10 @@ def test_the_loop_is_laid_out_as_every_package_has_it(small):
     assert np.abs(arrays["head_position"]).max() < 0.2
 
 
-def test_the_runtime_serves_it(small):
-    runtime = open_runtime("auto", [small.avatar.folder], 2)[0]
+@pytest.mark.parametrize("backend", ["openvino", "eager"])
+def test_the_runtime_serves_it(small, backend):
+    """By what compiles graphs, and node by node in torch, which is what a GPU records; each proves itself first."""
+    runtime = open_runtime(backend, [small.avatar.folder], 2)[0]
     everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
     rows = [Row(slot, 0, True, "small", np.zeros(640, np.float32), 7, everything) for slot in (0, 1)]
     one, other = runtime.step(rows)
