@@ -207,6 +207,12 @@ def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     return x[tuple(one.long() for one in indices.unbind(-1))]
 
 
+def _scatter_nd(node: Node, x: Tensor, indices: Tensor, y: Tensor) -> Tensor:
+    if node.said.get("reduction", "none") != "none":
+        raise RuntimeError("torch has no ScatterND with sums here: models/runtime/interpreted.py does not know it")
+    return x.index_put(tuple(one.long() for one in indices.unbind(-1)), y)
+
+
 def _is_inf(node: Node, x: Tensor) -> Tensor:
     above, below = node.said.get("detect_positive", 1), node.said.get("detect_negative", 1)
     return (torch.isposinf(x) if above else torch.zeros_like(x, dtype=torch.bool)) | (
@@ -504,6 +510,7 @@ OPERATIONS: Final[dict[str, Callable[..., Tensor | tuple[Tensor, ...]]]] = {
     "Reshape": _reshape,
     "Resize": _resize,
     "ScatterElements": lambda node, x, index, y: x.scatter(node.said.get("axis", 0), index, y),
+    "ScatterND": _scatter_nd,
     "Shape": lambda node, x: torch.tensor(x.shape),
     "Slice": _slice,
     "Softmax": lambda node, x: x.softmax(node.said.get("axis", -1)),

@@ -61,6 +61,7 @@ CASES: list[Case] = [
     ("Pad", [PLANE, [0, 0, 1, 2, 0, 0, 1, 1]], {"mode": "reflect"}),
     ("Gather", [PLANE, [[0, -1], [2, 1]]], {"axis": 1}),
     ("GatherND", [PLANE, [[1, 0], [-1, 3], [0, 2]]], {}),
+    ("ScatterND", [PLANE, [[1, 0], [-1, 3], [0, 2]], weights(3, 6, 8)], {}),
     ("CumSum", [X, 1], {}),
     ("Trilu", [X], {"upper": 0}),
     ("DepthToSpace", [PLANE], {"blocksize": 2, "mode": "CRD"}),
@@ -248,6 +249,7 @@ def test_every_operation_that_is_offered_is_tried_here() -> None:
         ([("Det", ["x"], ["out_0"], {})], "torch has no Det here"),
         ([("Resize", ["x", "", "s"], ["out_0"], NEAREST | {"mode": "cubic"})], "Resize with mode cubic and asymmetric"),
         ([("Conv", ["x", "w"], ["out_0"], {"auto_pad": "SAME_UPPER"})], "auto_pad SAME_UPPER"),
+        ([("ScatterND", ["x", "i", "w"], ["out_0"], {"reduction": "add"})], "ScatterND with sums"),
         ([("GatherND", ["x", "i"], ["out_0"], {"batch_dims": 1})], "GatherND with batches"),
     ],
 )  # fmt: skip
