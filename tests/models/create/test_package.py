@@ -10,8 +10,10 @@ from safetensors.numpy import load_file, save_file
 from models.avatar import LOOP, PackageError, seal
 from models.create.package import rgb_of, save_arrays
 from models.rates import FACE, POINTS
-from models.runtime import Row, Wants
+from models.runtime import Row, Wants, graphed
 from models.runtime.choose import open_runtime
+from models.runtime.ear import LIPS
+from tests.models.runtime.recording import RecordingDevice
 from tests.models.runtime.test_builder import build_for_real
 
 
@@ -34,10 +36,14 @@ def test_the_loop_is_laid_out_as_every_package_has_it(small):
     assert np.abs(arrays["head_position"]).max() < 0.2
 
 
-@pytest.mark.parametrize("backend", ["openvino", "eager"])
+@pytest.mark.parametrize("backend", ["openvino", "graphed"])
 def test_the_runtime_serves_it(small, backend):
-    """By what compiles graphs, and node by node in torch, which is what a GPU records; each proves itself first."""
-    runtime = open_runtime(backend, [small.avatar.folder], 2)[0]
+    """By what compiles graphs, and as CUDA graphs record them, node by node; each proves itself first."""
+    folders = [small.avatar.folder]
+    if backend == "graphed":
+        runtime = graphed.open_on(RecordingDevice(), folders, 2, None, LIPS)
+    else:
+        runtime = open_runtime(backend, folders, 2)[0]
     everything = Wants.POINTS | Wants.FACE | Wants.PICTURE
     rows = [Row(slot, 0, True, "small", np.zeros(640, np.float32), 7, everything) for slot in (0, 1)]
     one, other = runtime.step(rows)
