@@ -36,7 +36,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "pose_tcn": {"hearing": "fbank26", "steps": 500, "batch": 8, "copies": 1},
     PLAIN: {"hearing": "mel", "steps": 800, "batch": 8, "rate": 4e-3, "copies": 3, "half": True},
     "lipsync3d": {"hearing": "spectrum", "steps": 900, "batch": 2, "frames": 25, "rate": 1e-3},
-    "transformer": {"hearing": "mel", "steps": 500, "batch": 2, "frames": 25, "rate": 3e-4},
+    "transformer": {"hearing": "mel", "steps": 420, "batch": 2, "frames": 25, "rate": 3e-4},
 }
 """What each paper hears, and what a minute or so of one CPU core is best spent on."""
 
