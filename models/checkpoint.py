@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as packed
 from torch import Tensor, nn
+
+from .avatar import write_atomically
 
 Part = nn.Module | torch.optim.Optimizer
 """What has a state: its name is what its tensors are called by."""
@@ -68,14 +70,8 @@ def load(path: Path) -> Kept:
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """Beside, and moved: a kill leaves the old file whole, a full disk nothing but it."""
-    new = path.with_suffix(".new")
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        save_file(whole, new, dict(facts))
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    write_atomically(path, packed(whole, dict(facts)))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -190,14 +190,14 @@ class Fitting:
 
     def _fit(self, mean: Floats) -> None:
         renderer, footage = self.renderer, self.footage
-        hole, mask = hole_and_mask(mean, footage.spoken.numpy(), settings_size := self.settings.size)
+        hole, mask = hole_and_mask(mean, footage.spoken.numpy(), size := self.settings.size)
         every = footage.patches[:: max(1, len(footage.patches) // 1000)]
         with torch.no_grad():
             renderer.face.copy_(torch.from_numpy(mean))
             renderer.hole.copy_(hole)
             renderer.mask.copy_(mask)
             renderer.mean.copy_(every.float().mean(0) / 255)
-            renderer.rest.copy_(footage.spoken.mean(0).clamp(0, settings_size))
+            renderer.rest.copy_(footage.spoken.mean(0).clamp(0, size))
 
     @property
     def done(self) -> bool:

@@ -104,16 +104,17 @@ class Translation(nn.Module):
         """The face begins as the warped picture, and is mended from there: six planes of the last SPADE say how much
         brighter or darker than grey each colour is."""
         hear = cast(nn.Conv2d, last.hear[0])
+        heard_from, said_from, written_from = (cast(Tensor, one.bias) for one in (hear, last.say, self.colour))
         gain, shift = last.say.weight[:SIGNED], last.say.weight[len(last.say.weight) // 2 :][:SIGNED]
         with torch.no_grad():
             self.colour.weight *= 0.1
-            for tensor in (self.colour.bias, hear.bias[:SIGNED], hear.weight[:SIGNED], gain, shift):  # type: ignore[index]
-                cast(Tensor, tensor).zero_()
+            for tensor in (written_from, heard_from[:SIGNED], hear.weight[:SIGNED], gain, shift):
+                tensor.zero_()
             self.colour.weight[:, :SIGNED] = 0
-            last.say.bias[:SIGNED] = -1  # type: ignore[index]
+            said_from[:SIGNED] = -1
             for number in range(SIGNED):
                 sign, colour = 1 - 2 * (number % 2), number // 2
-                hear.weight[number, colour, 1, 1], hear.bias[number] = sign, -0.5 * sign  # type: ignore[index]
+                hear.weight[number, colour, 1, 1], heard_from[number] = sign, -0.5 * sign
                 shift[number, number, 1, 1] = 1
                 self.colour.weight[colour, number, 3, 3] = 4 * sign  # the sigmoid's slope is a fourth
 

@@ -214,10 +214,9 @@ def _scatter_nd(node: Node, x: Tensor, indices: Tensor, y: Tensor) -> Tensor:
 
 
 def _is_inf(node: Node, x: Tensor) -> Tensor:
-    above, below = node.said.get("detect_positive", 1), node.said.get("detect_negative", 1)
-    return (torch.isposinf(x) if above else torch.zeros_like(x, dtype=torch.bool)) | (
-        torch.isneginf(x) if below else torch.zeros_like(x, dtype=torch.bool)
-    )
+    wanted = x > 0 if not node.said.get("detect_negative", 1) else x == x
+    wanted = wanted & (x < 0) if not node.said.get("detect_positive", 1) else wanted
+    return x.isinf() & wanted
 
 
 def _pad(node: Node, x: Tensor, pads: Known, value: Known | None = None, axes: Known | None = None) -> Tensor:
@@ -433,9 +432,9 @@ _OF_ONE: Final[dict[str, Any]] = {
     "Floor": torch.floor,
     "HardSwish": functional.hardswish,
     "Identity": lambda x: x,
+    "IsNaN": torch.isnan,
     "Log": torch.log,
     "Neg": torch.neg,
-    "IsNaN": torch.isnan,
     "Not": torch.logical_not,
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,

@@ -407,7 +407,8 @@ def main() -> None:
         report["calibration_ms"] = calibration_ms()
     (arguments.out / "painters.json").write_text(json.dumps(report, indent=2))
     (arguments.out / "painters.md").write_text(table(report))
-    sheet(stages, arguments.out / "painters.png")
+    if stages:
+        sheet(stages, arguments.out / "painters.png")
     console.print(table(report))
 
 

@@ -1085,8 +1085,8 @@ async def test_viewers_watch_and_do_not_command() -> None:
 
 
 def threads() -> int:
-    """Without those of pools, which come when they are first needed, two at most, and stay."""
-    return sum(not each.name.startswith(("encode", "asyncio")) for each in threading.enumerate())
+    """Without those that encode: they come when they are first needed, two at most, and stay."""
+    return sum(not each.name.startswith("encode") for each in threading.enumerate())
 
 
 @remeasured

@@ -136,7 +136,7 @@ def test_the_face_begins_as_the_warped_picture_in_the_light_of_the_loop() -> Non
     parts = tuple(part[None] for part in (picture, *renderer.align.encode(picture, lines(faces(1), SIZE))))
     target = lines(faces(1), SIZE).repeat(1, SKETCHES, 1, 1)
     with torch.no_grad():
-        made = [renderer.paint_by(parts, gain * picture, target, torch.zeros(1, 16))[0] for gain in (1.0, 1.5)]  # type: ignore[arg-type]
+        made = [renderer.paint_by(parts, gain * picture, target, torch.zeros(1, 16))[0] for gain in (1.0, 1.5)]
     assert (made[0] - picture).abs().mean() < 0.08
     gained = (made[1].mean((-2, -1)) - made[0].mean((-2, -1))) / (0.5 * picture.mean((-2, -1)))
     assert ((gained > 0.7) & (gained < 1.2)).all()

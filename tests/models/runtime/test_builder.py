@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,6 @@ import pytest
 from models.runtime import builder
 from models.runtime.ear import LIPS
 from models.runtime.precision import mixed
-from models.runtime.tensorrt import PRECISIONS
 from tests.models.runtime import faketrt, taught
 
 ROOT = Path(__file__).parents[3]
@@ -97,13 +96,13 @@ except RuntimeError as refusal:
 """
 
 
-def build_for_real(graphs: Mapping[str, bytes], folder: Path) -> Path:
+def build_for_real(graphs: Mapping[str, bytes], folder: Path, halves: Sequence[str]) -> Path:
     """By TensorRT-RTX, painters in half as well; the Python of the environment that it was done in."""
     python = new_venv(folder / "rtx", "tensorrt-rtx==1.7.1.116", "numpy")
     every = dict(graphs)
     for name, graph in graphs.items():
         if "paint" in name:
-            every |= {f"{one}-{name}": mixed(graph, one) for one in PRECISIONS if one != "f32"}
+            every |= {f"{precision}-{name}": mixed(graph, precision) for precision in halves}
     for name, graph in every.items():
         onnx.load_from_string(graph)
         (folder / name).write_bytes(graph)
@@ -166,7 +165,7 @@ def test_the_real_builder_of_tensorrt_rtx_takes_every_graph_without_a_gpu(tmp_pa
     graphs = {"lips.onnx": LIPS.read_bytes(), "step.onnx": taught._step(), "paint.onnx": taught._paint(stateful=True)}
     for package in sorted((ROOT / "models" / "shipped").glob("*/graphs/*.onnx")):
         graphs[f"{package.parts[-3]}-{package.name}"] = package.read_bytes()
-    python = build_for_real(graphs, tmp_path)
+    python = build_for_real(graphs, tmp_path, ("f16", "bf16"))
     assert missing_names(python, "tensorrt_rtx", tmp_path) == []
 
 
