@@ -31,7 +31,12 @@ UNCERTAIN_MS: Final = 45.0
 SYLLABLE_FRAMES: Final = 13
 """Half a second: what both do more slowly is the rhythm of sentences, in which any two people agree."""
 SECONDS_NEEDED: Final = 15.0
-"""Of speech, before an offset means anything: single sentences scatter by two frames."""
+"""Of speech, before an offset means anything in itself."""
+OWN_FRAMES: Final = 4
+"""A short take's own offset is no further from that of most."""
+TRUSTED: Final = 0.7
+"""Of what one take says of itself; the rest is chance. The encoder and a head that was fitted to other takes, who know
+nothing of each other, agree on single sentences with a correlation of 0.8."""
 SPEECH_FLOOR: Final = 1.0
 """Standard loudness (mean log-mel) above the quietest tenth from which a column counts as speech."""
 HANG_FRAMES: Final = 4
@@ -84,6 +89,26 @@ def agreement(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
         before, peak, after = scores[best - 1 : best + 2]
         part = 0.5 * (before - after) / (before - 2 * peak + after) if before - 2 * peak + after else 0.0
     return Agreement(float((lags[best] + part) * 1000 / FRAME_RATE), float(scores[best]))
+
+
+def apart(takes: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> list[float]:
+    """Of each of many short takes, (heard, seen) as above: by how many milliseconds its sound is earlier than that of
+    most of them, as far as one take can be trusted. A camera that is started for every sentence starts its sound now
+    and then a frame or two beside its pictures."""
+    shifts = np.arange(-4 * OWN_FRAMES, 4 * OWN_FRAMES + 1) / 4
+    own = []
+    for heard, seen in takes:
+        count = min(len(heard), len(seen))
+        frames = np.arange(count)
+        calm = _syllables(heard[:count])
+        moved = ((np.interp(frames - shift, frames, calm), _syllables(seen[:count])) for shift in shifts)
+        scores = [_correlation([pair], 0) for pair in moved]
+        best = int(np.argmax(scores))
+        own.append(shifts[best] if scores[best] >= AGREES else np.nan)
+    if not np.isfinite(own).any():
+        return [0.0] * len(own)
+    usual = np.nanmedian(own)
+    return [TRUSTED * float(np.nan_to_num(shift - usual)) * 1000 / FRAME_RATE for shift in own]
 
 
 def _syllables(opening: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

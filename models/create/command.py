@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from models.create.film import FootageError
 from models.create.fit import QUALITIES, Piece, Told, fit_head, fit_renderer, fit_rule
 from models.create.scene import scene_of
 from models.create.speaker import Speaker
-from models.create.track import Track, tracked
+from models.create.track import Track, in_time, tracked
 from models.landmarks.head import Head
 from models.landmarks.hearing import Beside
 from models.rates import FRAME_RATE, LOOKAHEAD_DEFAULT
@@ -200,22 +200,6 @@ def create(wish: Wish, console: Console) -> Avatar:
         console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print(f"how good it is: {wish.report / 'report.html'}", markup=False, soft_wrap=True)
     return avatar
-
-
-def in_time(tracks: Sequence[Track]) -> list[Track]:
-    """Short films of one camera say together by how much their sound is early or late."""
-    short = [made for made in tracks if len(made.points) < agree.SECONDS_NEEDED * FRAME_RATE and not made.labelled]
-    if sum(len(made.points) for made in short) < agree.SECONDS_NEEDED * FRAME_RATE:
-        return list(tracks)
-    together = agree.agreement([(agree.heard_opening(made.audio), agree.seen_opening(made.points)) for made in short])
-    offset = together.correction_ms
-    mended = []
-    for made in tracks:
-        if any(made is each for each in short):
-            audio = agree.delayed(made.audio, offset)
-            made = replace(made, audio=audio, offset_ms=offset, measured_ms=together.offset_ms, agreement=together.r)
-        mended.append(made)
-    return mended
 
 
 def check(videos: Sequence[Path], tracks: Sequence[Track]) -> None:

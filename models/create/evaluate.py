@@ -33,7 +33,7 @@ from models.create.live import opened, performed
 from models.create.loop import pieces
 from models.create.phones import closures, complexion_of, gaps_seen, phones_of
 from models.create.repaint import Person, person_of, posed, repainted, said
-from models.create.track import tracked
+from models.create.track import in_time, tracked
 from models.create.watch import mesh_of
 from models.rates import FRAME_RATE
 
@@ -232,7 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         avatar = Shelf(arguments.avatars_dir or default_shelf()).avatar(arguments.name)
-        tracks = tracked(arguments.video, quiet=arguments.json)
+        tracks = in_time(tracked(arguments.video, quiet=arguments.json))
         held = [Piece(arguments.video[number], tracks[number], frames) for number, frames in pieces(tracks)]
         if not held:
             raise FootageError("no stretch of this footage shows one face for a second and a half")

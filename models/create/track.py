@@ -352,6 +352,32 @@ def tracked(paths: Sequence[Path], quiet: bool = False, kept: Path | None = None
     return tracks
 
 
+def in_time(tracks: Sequence[Track]) -> list[Track]:
+    """Short films of one camera say together by how much their sound is early or late, and each for itself by how much
+    it differs from the others."""
+    short = [made for made in tracks if len(made.points) < agree.SECONDS_NEEDED * FRAME_RATE and not made.labelled]
+    if sum(len(made.points) for made in short) < agree.SECONDS_NEEDED * FRAME_RATE:
+        return list(tracks)
+    takes = [(agree.heard_opening(made.audio), agree.seen_opening(made.points)) for made in short]
+    together, own = agree.agreement(takes), iter(agree.apart(takes))
+    mended = []
+    for made in tracks:
+        if any(made is each for each in short):
+            apart = next(own)
+            offset = together.correction_ms + apart
+            audio = agree.delayed(made.audio, offset)
+            made = replace(
+                made,
+                audio=audio,
+                speech=agree.speech(audio),
+                offset_ms=offset,
+                measured_ms=together.offset_ms + apart,
+                agreement=together.r,
+            )
+        mended.append(made)
+    return mended
+
+
 def reference_of(tracks: Sequence[Track]) -> npt.NDArray[np.float64]:
     """The pose-normal reference mesh of all that is usable."""
     from models.train import mean_face

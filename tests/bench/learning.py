@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from models import face, metrics
-from models.create.command import in_time
 from models.create.fit import QUALITIES, Piece, fit_head, fit_rule
 from models.create.loop import pieces
 from models.create.speaker import Speaker
-from models.create.track import tracked
+from models.create.track import in_time, tracked
 from models.landmarks.head import Head
 from models.landmarks.hearing import Beside
 from models.rates import CHUNK, FRAME_RATE, LOOKAHEAD_DEFAULT

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.create.agree import AGREES, agreement, delayed, heard_opening, speech
+from models.create.agree import AGREES, TRUSTED, agreement, apart, delayed, heard_opening, speech
 from models.rates import CHUNK, SAMPLE_RATE
 from tests.models.create.filmed import hum
 
@@ -19,6 +19,24 @@ def test_an_offset_is_found(lag):
     found = agreement([(heard, np.roll(heard, lag))])
     assert found.offset_ms == pytest.approx(lag * 40, abs=8)
     assert found.r > 0.9
+
+
+def test_a_take_whose_sound_is_beside_that_of_the_others_is_found():
+    """All are seen half a frame after they are heard; one of them 1.5 frames later, one a frame earlier."""
+    late = [0.5, 0.5, 2.0, 0.5, -0.5, 0.5]
+    frames = np.arange(75)
+    takes = []
+    for seed, shift in enumerate(late):
+        heard = syllables(75, seed)
+        takes.append((heard, np.interp(frames - shift, frames, heard)))
+    assert apart(takes) == pytest.approx([0, 0, 60 * TRUSTED, 0, -40 * TRUSTED, 0], abs=1)
+
+
+def test_a_take_whose_voice_and_lips_do_not_agree_is_left_alone():
+    heard = [syllables(75, seed) for seed in range(3)]
+    takes = [(heard[0], heard[0]), (heard[1], np.roll(heard[1], 2)), (heard[2], syllables(75, 9))]
+    assert apart(takes)[2] == 0
+    assert apart([(heard[0], np.full(75, np.nan))]) == [0]
 
 
 def test_the_voice_of_another_does_not_agree():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from engine.__main__ import main
-from models.create import command
-from models.create.command import check, in_time
+from models.create import agree, command
+from models.create.command import check
 from models.create.film import FootageError
 from models.create.fit import QUALITIES
-from models.create.track import Track
+from models.create.track import Track, in_time
 from models.rates import CHUNK
 from tests.models.create.conftest import TINY
 from tests.models.create.filmed import hum, presenter, shoot
@@ -77,13 +77,15 @@ def test_cuts_every_two_seconds_are_named():
     refused(replace(good(), cut=cut), "as there are 34 cuts in it")
 
 
-def test_short_films_of_one_camera_are_put_in_time_together(monkeypatch):
-    together = command.agree.Agreement(120.0, 0.7)
-    monkeypatch.setattr(command.agree, "agreement", lambda takes: together)
+def test_short_films_of_one_camera_are_put_in_time_together_and_each_for_itself(monkeypatch):
+    together = agree.Agreement(120.0, 0.7)
+    monkeypatch.setattr(agree, "agreement", lambda takes: together)
+    monkeypatch.setattr(agree, "apart", lambda takes: [0.0, 0.0, -40.0, 0.0, 0.0, 0.0])
     short = [replace(good(75), source=str(n)) for n in range(6)]
     mended = in_time(short)
-    assert {track.offset_ms for track in mended} == {120.0}
+    assert [track.offset_ms for track in mended] == [120.0, 120.0, 80.0, 120.0, 120.0, 120.0]
     assert np.array_equal(mended[0].audio[1920:], short[0].audio[:-1920])
+    assert np.array_equal(mended[2].audio[1280:], short[2].audio[:-1280])
     assert in_time(short[:2]) == short[:2]
 
 
