@@ -401,8 +401,7 @@ async def lag_sampler(clock: Clock, metrics: Metrics, every: float = 0.05) -> As
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
 
 
 def _milliseconds(seconds: float | None) -> float | None:

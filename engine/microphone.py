@@ -10,8 +10,8 @@ import importlib
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from engine import serve
 from engine.channel import Channel
 from engine.clock import Clock, RealClock
 from engine.config import Config
+from engine.session import SessionClosedError
 from models.rates import HEARD_RATE
 
 BLOCK: Final = HEARD_RATE // 100
@@ -73,27 +74,40 @@ async def listening(clock: Clock, device: str | int | None = None) -> AsyncItera
         except RuntimeError as closed:  # the loop has ended before the device has
             raise sounddevice.CallbackAbort from closed
 
-    try:
+    with _refusals():
         stream = sounddevice.InputStream(
-            samplerate=HEARD_RATE,
+            **_form(device),
             blocksize=BLOCK,
-            channels=1,
-            dtype="int16",
             latency="low",
-            device=device,
             callback=hand_over,
             finished_callback=lambda: _end(loop, blocks),
         )
         await asyncio.to_thread(stream.start)
-    except (sounddevice.PortAudioError, ValueError, OSError) as refused:
-        words = " ".join(str(refused).split())
-        raise MicrophoneError(f"no microphone could be opened ({words}); --list shows what there is") from refused
     try:
         yield blocks
     finally:
         await asyncio.to_thread(stream.abort)
         await asyncio.to_thread(stream.close)
         blocks.close(discard=True)
+
+
+def check(device: str | int | None) -> None:
+    """Before a server is started for it: is there such a microphone? Raises MicrophoneError."""
+    with _refusals():
+        _library().check_input_settings(**_form(device))
+
+
+def _form(device: str | int | None) -> dict[str, Any]:
+    return {"device": device, "samplerate": HEARD_RATE, "channels": 1, "dtype": "int16"}
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (_library().PortAudioError, ValueError, OSError) as refused:
+        words = " ".join(str(refused).split())
+        raise MicrophoneError(f"no microphone could be opened ({words}); --list shows what there is") from refused
 
 
 async def drive(session: Any, blocks: Channel[Block]) -> int:
@@ -112,18 +126,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.list:
-        print(_library().query_devices())
-        return 0
-    loaded = serve.settle(arguments)
-    if loaded is None:
-        return 2
     from engine.start import StartError
 
-    _library()
-    device = arguments.device
-    number = int(device) if device is not None and device.isdigit() else device
     try:
+        library = _library()
+        if arguments.list:
+            print(str(library.query_devices()) or "no sound device is here")
+            return 0
+        loaded = serve.settle(arguments)
+        if loaded is None:
+            return 2
+        device = arguments.device
+        number = int(device) if device is not None and device.isdigit() else device
+        check(number)
         asyncio.run(_run(loaded.config, number))
     except (StartError, MicrophoneError) as reason:
         print(f"liveface: {reason}", file=sys.stderr)
@@ -147,12 +162,25 @@ async def _run(config: Config, device: str | int | None) -> None:
             serving_on = asyncio.create_task(server.run_until_stopped(), name="server")
             stopping = asyncio.create_task(server.stopping.wait(), name="stopping")
             await asyncio.wait([driving, stopping], return_when=asyncio.FIRST_COMPLETED)
-            lobby.end(guest.session.id)
+            asked = stopping.done()
+            if not guest.ended.is_set():
+                lobby.end(guest.session.id)
             server.stop()
             await serving_on
             for task in (driving, stopping):
                 task.cancel()
-            await asyncio.gather(driving, stopping, return_exceptions=True)
+            driven, _ = await asyncio.gather(driving, stopping, return_exceptions=True)
+            if not asked:
+                explain(driven)
+
+
+def explain(driven: int | BaseException) -> None:
+    """Why the driving ended though nobody asked for the end. Raises `MicrophoneError`, or what went wrong."""
+    if isinstance(driven, SessionClosedError):
+        return  # somebody ended the session
+    if isinstance(driven, BaseException):
+        raise driven
+    raise MicrophoneError("the microphone has stopped (unplugged, or taken away?); --list shows what there is")
 
 
 def _library() -> Any:

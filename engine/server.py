@@ -271,12 +271,18 @@ def _wire(metrics: Metrics, rooms: Rooms) -> None:
 @asynccontextmanager
 async def _chores(rooms: Rooms, runner: web.AppRunner, stream: Stream) -> AsyncIterator[None]:
     """What is done every so often while the server is up."""
+    fault: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         chores = [tasks.create_task(_sing(rooms)), tasks.create_task(_sweep(rooms, runner))]
         chores += [tasks.create_task(_count(rooms, stream)), tasks.create_task(_tidy(rooms))]
-        yield
+        try:
+            yield
+        except Exception as own:  # of whoever uses the server: a group around it would hide its one line
+            fault = own
         for chore in chores:
             chore.cancel()
+    if fault is not None:
+        raise fault
 
 
 async def _sing(rooms: Rooms) -> None:

@@ -155,11 +155,12 @@ class Session:
     async def aclose(self) -> None:
         """End the session; returns when its slot, task and outlets are gone. Twice is once."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+        try:
+            if task is not None:
+                task.cancel()
                 await asyncio.wait([task])
-        self._end()
+        finally:
+            self._end()
 
     # What skins need besides
 
@@ -421,9 +422,11 @@ class House:
             self._emptied.clear()
             emptied = asyncio.ensure_future(self._emptied.wait())
             alarm = asyncio.ensure_future(self.clock.sleep_until(until))
-            await asyncio.wait([emptied, alarm], return_when=asyncio.FIRST_COMPLETED)
-            emptied.cancel()
-            alarm.cancel()
+            try:
+                await asyncio.wait([emptied, alarm], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                emptied.cancel()
+                alarm.cancel()
         await asyncio.gather(*(session.aclose() for session in tuple(self.sessions.values())))
 
     def _left(self, session_id: str) -> None:

@@ -232,7 +232,8 @@ async def _speech(call: Sequence[str], text: str | None = None) -> AsyncGenerato
         waiting = np.zeros(0, np.int16)
         while True:
             try:
-                received = await asyncio.wait_for(process.stdout.read(8192), STALLED_SECONDS)
+                async with asyncio.timeout(STALLED_SECONDS):
+                    received = await process.stdout.read(8192)
             except TimeoutError as stalled:
                 raise VoiceError(f"{call[0]} said nothing for {STALLED_SECONDS:g} s") from stalled
             if not received:
@@ -272,4 +273,5 @@ async def _process(call: Sequence[str], text: str | None = None) -> AsyncIterato
 async def _output(call: Sequence[str]) -> str:
     async with _process(call) as process:
         assert process.stdout is not None
-        return (await asyncio.wait_for(process.stdout.read(1 << 20), STALLED_SECONDS)).decode(errors="replace")
+        async with asyncio.timeout(STALLED_SECONDS):
+            return (await process.stdout.read(1 << 20)).decode(errors="replace")

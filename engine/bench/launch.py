@@ -64,7 +64,8 @@ async def own_server(arguments: Sequence[str], clock: Clock) -> AsyncIterator[Se
             process.terminate()
             # The second request ends it at once: nobody is left to drain for.
             try:
-                await asyncio.wait_for(process.wait(), PARTING_SECONDS)
+                async with asyncio.timeout(PARTING_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()

@@ -287,7 +287,12 @@ class Worker:
 
     def _dismiss(self, host: Host) -> None:
         host.kill()
+        self._see_off(host)
+
+    def _see_off(self, host: Host) -> None:
+        """The supervisor closes it; or whoever leaves the worker, if that comes first."""
         self._dying.append(host)
+        self._lost.set()
 
     def _fail_pending(self, reason: str) -> None:
         pending, self._pending = self._pending, {}
@@ -318,8 +323,9 @@ class Worker:
             await self._lost.wait()
             self._lost.clear()
             while self._dying:
-                await self._dying[-1].close()
-                self._dying.pop()
+                host = self._dying[0]
+                await host.close()
+                self._dying.remove(host)
             wait = 0.0
             while self._host is None:
                 await self._clock.sleep_until(self._clock.now() + wait)
@@ -349,7 +355,7 @@ class Worker:
                 log.warning("the better runtime cannot be opened (%s): the present one serves on", error)
                 continue
             if opened.improving or self._host is None:  # no better than before, or nobody to take over from
-                await host.close()
+                self._see_off(host)
                 continue
             understudy = self._understudy = Understudy(host)
             until = self._clock.now() + LISTEN_MOST_SECONDS
@@ -364,7 +370,7 @@ class Worker:
         self._understudy = None
         if understudy.behind(self._slots):
             log.warning("the better runtime does not keep up: the present one serves on")
-            return await understudy.host.close()
+            return self._see_off(understudy.host)
         for seat in self._taken():
             seat.stale = seat.stale or seat not in understudy.seats
         self._leaving, self._host = self._host, understudy.host
@@ -379,7 +385,7 @@ class Worker:
                     seat.at = None
         leaving, self._leaving = self._leaving, None
         if leaving is not None:
-            await leaving.close()
+            self._see_off(leaving)
 
 
 class Understudy:

@@ -56,7 +56,8 @@ class ProcessHost:
         self._read = 0
         self._told = b""
         self._reason = ""
-        self._dead = False
+        self._dead = False  # nothing more is called back
+        self._killed = False
         self._descriptors: set[int] = set()
         self._gone = False
         self._places: dict[str, int] = {}
@@ -186,19 +187,19 @@ class ProcessHost:
             self._calls.lost(reason)
 
     def kill(self) -> None:
-        self._dead = True
+        self._dead = self._killed = True
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
-        polite = not self._dead
         self._dead = True
         if self._process is not None:
             self._disown(self._lifeline)
-            if polite:
+            if not self._killed:
                 try:
-                    await asyncio.wait_for(self._ended.wait(), POLITE_SECONDS)
+                    async with asyncio.timeout(POLITE_SECONDS):
+                        await self._ended.wait()
                 except TimeoutError:
                     self._process.kill()
             await self._ended.wait()

@@ -54,7 +54,8 @@ class ThreadHost:
         if not self._thread.ident:
             return
         try:
-            await asyncio.wait_for(self._ended.wait(), POLITE_SECONDS)
+            async with asyncio.timeout(POLITE_SECONDS):
+                await self._ended.wait()
         except TimeoutError:
             log.error("the model's thread hangs in a step and is left behind")
             return

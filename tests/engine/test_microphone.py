@@ -20,7 +20,7 @@ import pytest
 from engine import __main__ as command_line
 from engine import microphone
 from engine.microphone import BLOCK, BLOCKS_MOST, Block, MicrophoneError, drive, listening
-from engine.session import House
+from engine.session import House, SessionClosedError
 from tests.fakes import JumpingClock
 from tests.seats import FakeWorker
 
@@ -98,6 +98,16 @@ def test_liveface_mic_shows_a_session_that_browsers_can_watch(alsa: dict[str, st
             process.kill()  # one that would not end is nobody's orphan
         assert process.returncode == 0, said
         assert not Path(f"/proc/{model}").exists(), "its model ends with it"
+
+
+def test_liveface_mic_without_that_microphone_ends_in_one_line() -> None:
+    pytest.importorskip("sounddevice", reason='pip install "liveface[mic]"')
+    command = [sys.executable, "-m", "engine", "mic", "--port", "0", "--ws-port", "0", "--device", "nobody's"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("ALSA lib")]
+    assert done.returncode == 1
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("liveface: no microphone could be opened")
 
 
 class FakeDevices(types.ModuleType):
@@ -201,6 +211,26 @@ def test_without_portaudio_the_package_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(microphone.importlib, "import_module", broken)
     with pytest.raises(MicrophoneError, match="apt install libportaudio2"):
         microphone._library()
+
+
+@pytest.mark.parametrize("words", [["mic"], ["mic", "--list"]])
+def test_without_portaudio_the_command_ends_in_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise MicrophoneError("PortAudio is not installed here")
+
+    monkeypatch.setattr(microphone, "_library", broken)
+    assert command_line.main(words) == 1
+    assert capsys.readouterr().err == "liveface: PortAudio is not installed here\n"
+
+
+def test_an_end_that_nobody_asked_for_is_explained() -> None:
+    with pytest.raises(MicrophoneError, match="has stopped"):
+        microphone.explain(4_800)
+    with pytest.raises(ValueError, match="no sound"):
+        microphone.explain(ValueError("no sound"))
+    microphone.explain(SessionClosedError("somebody ended it"))
 
 
 def test_a_block_is_ten_milliseconds() -> None:

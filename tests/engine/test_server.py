@@ -38,6 +38,12 @@ async def test_s5_who_drips_a_header_byte_by_byte_is_shown_out(monkeypatch: pyte
         assert (await house.ask("GET", "/healthz"))[0] == 200
 
 
+async def test_what_goes_wrong_in_its_users_block_comes_out_as_itself() -> None:
+    with pytest.raises(StartError, match="no microphone"):
+        async with up():
+            raise StartError("no microphone")
+
+
 async def test_metrics_are_fed_by_what_befalls_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of a second of the voice is lost, and a websocket's reader is too slow for nine faces."""
     monkeypatch.setattr(engine.server, "COUNT_SECONDS", 0.1)

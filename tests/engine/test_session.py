@@ -75,6 +75,19 @@ async def test_closing_frees_slot_task_and_outlets(house: House, worker: FakeWor
         await session.push_audio(VOICE[:960], HEARD_RATE)
 
 
+async def test_closing_can_be_cancelled_and_the_session_ends_all_the_same(house: House, clock: JumpingClock) -> None:
+    session = house.admit("demo")
+    await clock.advance(0.1)
+    closing = asyncio.create_task(session.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert session.closed.is_set()
+    await settle()
+    assert not house.sessions
+
+
 async def test_what_no_outlet_wants_is_not_asked_for(house: House, worker: FakeWorker, clock: JumpingClock) -> None:
     async with house.open("demo") as session:
         await clock.advance(0.4)

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -97,20 +96,25 @@ async def paced(avatar: Avatar, source: Awaitable[None], send: Send, fps: float)
     receiving = asyncio.ensure_future(receive())
     try:
         due = clock.time()
-        while (over is None or clock.time() < over) and not receiving.done():
+        while (over is None or clock.time() < over) and not receiving.done() and not failed(pushing):
             if offset is not None:
                 face = sampler.at((clock.time() + offset - BUFFER_SECONDS) * 1e6)
                 if face is not None:
                     await send(face)
             due = max(due + 1 / fps, clock.time() - 1 / fps)
             await asyncio.sleep(max(0.0, due - clock.time()))
-        if receiving.done():
-            receiving.result()
+        for task in (receiving, pushing):
+            if task.done():
+                task.result()
     finally:
         for task in (pushing, receiving):
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, AvatarClosedError):
-                await task
+        await asyncio.gather(pushing, receiving, return_exceptions=True)
+
+
+def failed(task: "asyncio.Future[None]") -> bool:
+    """There will be no more of this voice, and not because all has been said."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 async def microphone(avatar: Avatar) -> None:
@@ -133,7 +137,12 @@ async def _recorded() -> AsyncIterator[bytes]:
     def heard(block: Any, frames: int, when: Any, status: Any) -> None:
         loop.call_soon_threadsafe(keep, bytes(block))
 
-    with sounddevice.RawInputStream(MICROPHONE_RATE, MICROPHONE_RATE // 50, channels=1, dtype="int16", callback=heard):
+    wanted: dict[str, Any] = {"channels": 1, "dtype": "int16", "callback": heard}
+    try:
+        stream = sounddevice.RawInputStream(MICROPHONE_RATE, MICROPHONE_RATE // 50, **wanted)
+    except sounddevice.PortAudioError as refused:
+        raise ValueError(f"no microphone could be opened ({' '.join(str(refused).split())})") from refused
+    with stream:
         while True:
             yield await pieces.get()
 

@@ -187,6 +187,27 @@ async def test_what_is_better_takes_over_between_two_steps_and_knows_what_was_sa
         assert "takes over" not in worker.backend
 
 
+async def test_to_leave_just_as_the_process_before_ends_waits_for_nobody_and_leaves_nothing(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the very turn of the loop in which that end is learnt, in which a cancellation was once lost."""
+    ended, end = asyncio.Event(), worker_room.ProcessHost._end
+
+    def learn(host: worker_room.ProcessHost) -> None:
+        end(host)
+        ended.set()
+
+    monkeypatch.setattr(worker_room.ProcessHost, "_end", learn)
+    before = traces()
+    async with asyncio.timeout(20):
+        async with improving(package) as worker:
+            (package / "better").touch()
+            await ended.wait()
+            assert worker.improvements == 1
+    del worker
+    assert traces() == before
+
+
 async def test_what_is_better_but_dies_before_it_serves_harms_nobody(
     package: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,19 @@ async def test_watching_what_is_not_there_says_so(stream: Stream) -> None:
         await feed.feed(watched, never)
 
 
+async def test_a_voice_that_fails_ends_the_feed(stream: Stream) -> None:
+    """No microphone, say: nobody waits for ever for what it might have said."""
+
+    async def mute() -> None:
+        raise ValueError("no microphone could be opened")
+
+    async def shown(face: Face) -> None: ...
+
+    async with asyncio.timeout(5), connect(stream.url) as avatar:
+        with pytest.raises(ValueError, match="no microphone"):
+            await feed.paced(avatar, mute(), shown, 60)
+
+
 def test_the_command_line_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     async def broken(arguments: object) -> None:
         raise ValueError("there is no voice")
