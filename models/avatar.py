@@ -382,18 +382,18 @@ def unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
             entries = packed.infolist()
             check_entries([(e.filename, e.file_size, e.compress_size, _oddity(e)) for e in entries])
-            folder.mkdir(parents=True)
-            for entry in entries:
-                target = folder / entry.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with packed.open(entry) as content, target.open("xb") as file:
-                    _copy_at_most(content, file, entry.file_size, entry.filename)
+            folder.mkdir(parents=True)  # what is there already is another's, and stays
+            try:
+                for entry in entries:
+                    target = folder / entry.filename
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with packed.open(entry) as content, target.open("xb") as file:
+                        _copy_at_most(content, file, entry.file_size, entry.filename)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise PackageError(f"{archive.name} cannot be unpacked: {error}") from error
-    except PackageError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def check_entries(entries: Sequence[tuple[str, int, int, str]]) -> None:

@@ -93,7 +93,8 @@ def main() -> int:
                 orders.backend, [Path(package) for package in orders.packages], orders.slots, orders.lookahead
             )
     except Exception as error:
-        tell(orders.status, failed=one_line(error))
+        ours = isinstance(error, RuntimeError | ValueError)  # says all in its own words
+        tell(orders.status, failed=" ".join(str(error).split()) if ours and str(error) else one_line(error))
         return 1
     sane = Sane(chosen.runtime)
     try:

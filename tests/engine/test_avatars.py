@@ -47,6 +47,33 @@ def test_a_package_travels_as_one_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["folder"].startswith(str(shelf))
 
 
+def test_a_packed_one_is_looked_into_and_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, folder = tmp_path / "demo.avatar", tmp_path / "again"
+    assert main(["avatars", "pack", "demo", str(file)]) == 0
+    assert main(["avatars", "verify", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["avatars", "inspect", str(file), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], facts["folder"]) == ("demo", None)
+    assert main(["avatars", "unpack", str(file), str(folder)]) == 0
+    assert main(["avatars", "verify", str(folder)]) == 0
+    file.write_bytes(file.read_bytes()[:-500])
+    capsys.readouterr()
+    assert main(["avatars", "unpack", str(file), str(tmp_path / "third")]) == 1
+    assert "demo.avatar cannot be unpacked" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+
+def test_unpacking_into_what_is_there_already_harms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, mine = tmp_path / "demo.avatar", tmp_path / "mine"
+    assert main(["avatars", "pack", "demo", str(file)]) == 0
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    assert main(["avatars", "unpack", str(file), str(mine)]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
 @pytest.mark.parametrize("name", ["nobody", "../../etc/passwd", "./nowhere", "a\0b"])
 def test_what_is_no_avatar_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["avatars", "inspect", name]) == 1
