@@ -113,6 +113,19 @@ class _Usual(nn.Module):
         return (x - USUAL) / SPREAD
 
 
+class Pressed(nn.Module):
+    """Complex columns whose every bin has its length to the power of `PRESS`, and keeps its phase: as they come, a few
+    loud bins drown all others."""
+
+    PRESS, LEAST = 0.4, 1e-4
+
+    def forward(self, x: Tensor) -> Tensor:
+        real, imaginary = x.chunk(2, dim=-1)
+        power = (real.square() + imaginary.square()) / self.LEAST  # not + LEAST: see FLOOR
+        gain = (self.LEAST * (1 + power)) ** (0.5 * (self.PRESS - 1))
+        return torch.cat([real * gain, imaginary * gain], dim=-1)
+
+
 class _Spread(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / SPREAD
@@ -130,11 +143,15 @@ HEARINGS: dict[str, tuple[int, Callable[[], Layer]]] = {
         lambda: Chain(Mel(), running_mean(), Pointwise(_Spread()), Stack(CHUNK // MEL_HOP)),
     ),
     "spectrum": (2 * Spectrum.BINS * CHUNK // MEL_HOP, lambda: Chain(Spectrum(), Stack(CHUNK // MEL_HOP))),
+    "spectrum-pressed": (
+        2 * Spectrum.BINS * CHUNK // MEL_HOP,
+        lambda: Chain(Spectrum(), Pointwise(Pressed()), Stack(CHUNK // MEL_HOP)),
+    ),
     "fbank26": (26 * CHUNK // MEL_HOP, lambda: _fine(26)),
 }
 """What a landmark network may hear: its width per 40 ms frame, and the layer from pcm to it. `mel40` is the first
 paper's, `mel` four 10 ms columns, `mel-mean` the same less its running mean, `fbank26` Zheng et al.'s filter banks,
-`spectrum` LipSync3D's complex columns."""
+`spectrum` LipSync3D's complex columns, `spectrum-pressed` the same with faint bins lifted."""
 
 
 def _matrices(window: int, bands: int) -> dict[str, Tensor]:

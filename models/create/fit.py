@@ -102,11 +102,13 @@ def fit_head(
         rate=RATE,
         checkpoint_every=LOOK_EVERY,
     )
-    trainer = Trainer(config, [piece.clip for piece in learned], device)
+    clips = [piece.clip for piece in learned]
+    trainer = Trainer(config, clips, device)
     try:
         trainer.resume()
-    except ValueError:  # of an older version's settings: begun anew
+    except (ValueError, RuntimeError):  # of an older version's settings or layers: begun anew
         shutil.rmtree(out)
+        trainer = Trainer(config, clips, device)
     best_path = out / "best.safetensors"
     best, stale = float("inf"), 0
     if best_path.is_file():
@@ -114,8 +116,7 @@ def fit_head(
             facts = json.loads(file.metadata()["best"])
         if facts["step"] <= trainer.at:
             best, stale = facts["cost"], (trainer.at - facts["step"]) // LOOK_EVERY
-    clips = [piece.clip for piece in held]
-    rows = [(clip, hear(trainer.hearing, clip, lookahead)) for clip in clips]
+    rows = [(piece.clip, hear(trainer.hearing, piece.clip, lookahead)) for piece in held]
     if stale < quality.patience:
         for cost in trainer.run():
             if trainer.at % LOOK_EVERY and not trainer.done:

@@ -196,7 +196,7 @@ def save_arrays(arrays: Mapping[str, Array], path: str) -> None:
 def _weights(folder: Path, trainer: Trainer, speaker: Speaker, renderer: Patch) -> None:
     tensors = {f"rule.{name}": tensor.cpu() for name, tensor in speaker.rule.state_dict().items()}
     tensors |= {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
-    facts = {"arch": "liveface.head.1", "lookahead": str(trainer.network.lookahead), "voice": file_digest(VOICE)}
+    facts = {"arch": "liveface.head.2", "lookahead": str(trainer.network.lookahead), "voice": file_digest(VOICE)}
     save_file({**tensors, "mesh": torch.from_numpy(trainer.mesh).float()}, folder / "head.safetensors", facts)
     save_renderer(renderer, folder / "renderer.safetensors")
 

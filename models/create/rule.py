@@ -20,8 +20,8 @@ from models.voice import MOUTH, VISEMES, Heard
 
 WIDTH: Final = 2 * len(MOUTH) + 1 + len(VISEMES)
 RIDGE: Final = 0.003
-TRUSTS: Final = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-CLOSINGS: Final = ((0.20, 0.40), (0.30, 0.60), (0.45, 0.75))
+TRUSTS: Final = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+CLOSINGS: Final = ((0.20, 0.40), (0.30, 0.60), (0.45, 0.75), (0.60, 0.90))
 """Probabilities of a closure at which lips begin to be drawn together, and have met."""
 NO_WORSE: Final = 1.005
 """Of the lips' distance: what shutting sooner may cost on held-out footage."""

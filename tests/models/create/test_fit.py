@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models import train
 from models.create import fit
 from models.create.fit import Piece, Quality, Told, fit_head, fit_renderer, scaled_points, seen, shrunk
+from models.landmarks.head import Head
 from tests.models.create.conftest import TINY
 
 
@@ -47,6 +49,17 @@ def test_a_head_that_is_killed_halfway_is_the_same_in_the_end(parts, tmp_path, m
     assert told == [4, 6]
     for one, other in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         assert np.allclose(one.detach().numpy(), other.detach().numpy(), atol=1e-6)
+
+
+def test_a_head_of_an_older_version_s_layers_is_begun_anew(parts, tmp_path, monkeypatch):
+    learned, held = parts
+    few = Quality(head_steps=2, renderer_steps=4, patch=128, patience=2)
+    with monkeypatch.context() as older:
+        older.setitem(train.SYSTEMS, "head", lambda heard, form, ahead: Head(heard.code, heard.mel, ahead, listeners=1))
+        fit_head(learned, held, tmp_path, few, 2, "cpu")
+    told: list[int] = []
+    fit_head(learned, held, tmp_path, few, 2, "cpu", lambda now: told.append(now.step))
+    assert told == [2]
 
 
 def test_a_renderer_that_is_done_is_not_begun_again(parts, tmp_path):

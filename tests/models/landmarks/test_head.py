@@ -49,25 +49,48 @@ def test_lips_and_jaw_move_in_the_frame() -> None:
 
 
 def test_mel_is_lost_at_random_in_training_only() -> None:
-    head = made().train()
+    listener = made().train().listeners[0]
+    silence = listener.recurrent.silence(200)
     torch.manual_seed(0)
     row = torch.randn(200, 1, 20)
     other = row.clone()
     other[..., 8:] += 1.0
-    head.enter[2].p = 0.0
-    head.recurrent.cell.dropout = 0.0
+    listener.enter[2].p = 0.0
+    listener.recurrent.cell.dropout = 0.0
     torch.manual_seed(1)
-    first, _ = head.components(row, head.recurrent.silence(200))
+    first, _ = listener(row, silence)
     torch.manual_seed(1)
-    second, _ = head.components(other, head.recurrent.silence(200))
+    second, _ = listener(other, silence)
     unmoved = (first == second).all(-1).float().mean()
     assert 0.3 < unmoved < 0.7
-    head.eval()
-    assert (
-        (head.components(row, head.recurrent.silence(200))[0] != head.components(other, head.recurrent.silence(200))[0])
-        .any(-1)
-        .all()
-    )
+    listener.eval()
+    assert (listener(row, silence)[0] != listener(other, silence)[0]).any(-1).all()
+
+
+@torch.no_grad()
+def test_what_is_said_is_the_mean_of_two_who_differ() -> None:
+    head = made().eval()
+    row = torch.randn(1, 5, 20)
+    state = head.silence(1)
+    said, after = head.components(row, state)
+    one, other = (listener(row, before)[0] for listener, before in zip(head.listeners, state, strict=True))
+    torch.testing.assert_close(said, (one + other) / 2)
+    assert (one - other).abs().max() > 0.01
+    assert len(after) == 2
+
+
+def test_each_listener_learns_the_lesson_for_itself() -> None:
+    """Not the mean: two who may be wrong in opposite directions would have learned nothing that averages out."""
+    head = made().train()
+    mesh = a_head_that_speaks(20)[1]
+    points = torch.tensor(mesh, dtype=torch.float32)[None]
+    costs = []
+    for bias in (0.0, 3.0):
+        for listener, sign in zip(head.listeners, (1, -1), strict=True):
+            listener.leave.bias.data.fill_(sign * bias)
+        torch.manual_seed(3)
+        costs.append(head.cost(torch.randn(1, 20, 20), conditions_of(mesh), points, head.silence(1)).item())
+    assert costs[1] > costs[0] + 1
 
 
 def test_a_mixture_of_voices_is_the_same_mixture_of_mouths() -> None:
