@@ -112,8 +112,12 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     written = arguments.report or Path(f"{name}-report")
     for what, folder in (("the report", written), ("the avatar", shelf.root)):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):  # else it would be found out when all is learned
-            raise FootageError(f"{what} cannot be written to {folder}: {there} is no directory that you may write to")
+        try:  # else it would be found out when all is learned
+            tempfile.TemporaryDirectory(dir=there).cleanup()
+        except OSError as refused:
+            raise FootageError(
+                f"{what} cannot be written to {folder}: {there} is no directory that you may write to"
+            ) from refused
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both trainers take a GPU where they see one
     if arguments.device == "cuda" and not torch.cuda.is_available():
