@@ -9,10 +9,12 @@ the same three methods; any PCM stream needs none of this and goes to `session.p
 """
 
 import asyncio
+import os
 import re
 import shutil
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -266,7 +268,9 @@ async def _process(call: Sequence[str], text: str | None = None) -> AsyncIterato
         yield process
     finally:
         if process.returncode is None:
-            process.kill()
+            # Not `process.kill()`: it would take the status of one that has just ended from whoever waits for it.
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())
 
 

@@ -41,9 +41,12 @@ def read_wav(path: Path) -> Voice:
             if file.getsampwidth() != 2 or file.getnchannels() > 2:
                 raise ValueError("it must be 16-bit PCM with one or two channels")
             return Voice(file.readframes(file.getnframes()), file.getframerate(), file.getnchannels())
+    except FileNotFoundError as missing:
+        raise ValueError(f"{path} does not exist") from missing
     except (wave.Error, EOFError, ValueError) as wrong:
+        why = "it ends before it has begun" if isinstance(wrong, EOFError) else wrong
         raise ValueError(
-            f"{path} cannot be used: {wrong}. Try: ffmpeg -i {path} -ac 1 -ar 16000 -c:a pcm_s16le speech.wav"
+            f"{path} cannot be used: {why}. Try: ffmpeg -i {path} -ac 1 -ar 16000 -c:a pcm_s16le speech.wav"
         ) from wrong
 
 

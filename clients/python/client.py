@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.typing import Subprotocol
 
 from clients.python.wire import (
@@ -149,6 +149,9 @@ async def connect(url: str = URL, *, token: str | None = None, **wishes: Any) ->
             compression=None,
             max_size=None,  # a picture may be large; the server is one that we chose
         )
+    except InvalidURI as wrong:
+        what = f"{url} is no websocket's address: it begins with ws:// or wss://, as {URL}"
+        raise AvatarClosedError(0, "no connection", what) from wrong
     except (OSError, InvalidHandshake, TimeoutError) as failed:
         raise AvatarClosedError(0, "no connection", f"cannot speak avatar.v1 with {url}: {failed}") from failed
     async with socket:

@@ -91,6 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         return int(_runtime_bench().run(arguments))
     if arguments.verb == "interrupt":
         return _interrupt(arguments)
+    refusal = _runtime_bench().undrawable(arguments.plot) if arguments.plot is not None else None
+    if refusal is not None:
+        return _fail(refusal)
     if arguments.seconds < 10:
         return _fail("--seconds: less than 10 s hold too few bursts to match sound and picture by")
     if getattr(arguments, "avatars", 1) > 1 and arguments.transport != "webrtc":

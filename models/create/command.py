@@ -109,6 +109,15 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     for video in arguments.video:
         if not video.is_file():
             raise FootageError(f"{video} does not exist")
+    written = arguments.report or Path(f"{name}-report")
+    for what, folder in (("the report", written), ("the avatar", shelf.root)):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        try:  # else it would be found out when all is learned
+            tempfile.TemporaryDirectory(dir=there).cleanup()
+        except OSError as refused:
+            raise FootageError(
+                f"{what} cannot be written to {folder}: {there} is no directory that you may write to"
+            ) from refused
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both trainers take a GPU where they see one
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -124,7 +133,7 @@ def _wish(arguments: argparse.Namespace) -> Wish:
         size=max(128, min(arguments.size, 1080)) // 2 * 2,
         synthetic=arguments.synthetic,
         record=_record(arguments),
-        report=arguments.report or Path(f"{name}-report"),
+        report=written,
         title=arguments.title or name,
         force=arguments.force,
         seconds=arguments.seconds,

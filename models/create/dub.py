@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.avatar import Avatar, PackageError, Shelf, default_shelf
-from models.create.film import Floats, FootageError, Picture, pictures, sound
+from models.create.film import Floats, FootageError, Picture, check_there, pictures, spoken
 from models.create.fit import shrunk
-from models.create.repaint import person_of, posed, repainted, said
+from models.create.repaint import Person, person_of, posed, repainted, said
 from models.create.track import Track, tracked
 from models.create.watch import MOST_SIDE
 from models.rates import CHUNK, FRAME_RATE, SAMPLE_RATE
@@ -45,10 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.out.exists() and not arguments.force:
             raise FootageError(f"{arguments.out} exists already: name another, or add --force")
+        if not arguments.out.absolute().parent.is_dir():
+            raise FootageError(f"{arguments.out.parent} is no directory")
+        check_there([arguments.video, arguments.audio])
         avatar = Shelf(arguments.avatars_dir or default_shelf()).avatar(arguments.avatar)
         avatar.require_consent(time())
+        person, speech = person_of(avatar), spoken(arguments.audio)
         made = tracked([arguments.video], quiet=arguments.json)[0]
-        frames = dub(arguments.video, made, sound(arguments.audio), avatar, arguments.out, quiet=arguments.json)
+        frames = dub(arguments.video, made, speech, avatar, person, arguments.out, quiet=arguments.json)
     except (FootageError, PackageError, OSError, av.error.FFmpegError) as wrong:
         print(f"liveface: {wrong}", file=sys.stderr)
         return 1
@@ -61,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def dub(video: Path, made: Track, audio: Floats, avatar: Avatar, out: Path, quiet: bool = True) -> int:
+def dub(video: Path, made: Track, audio: Floats, avatar: Avatar, person: Person, out: Path, quiet: bool = True) -> int:
     """Write `out`, whole or not at all; → its frames. Raises FootageError where the video loses its face."""
     take = max(made.takes, key=lambda one: one.stop - one.start, default=None)
     if take is None:
@@ -70,7 +74,6 @@ def dub(video: Path, made: Track, audio: Floats, avatar: Avatar, out: Path, quie
     if not frames:
         raise FootageError("there is no speech to say: the sound is shorter than one picture")
     order = _there_and_back(take.stop - take.start, frames)
-    person = person_of(avatar)
     points = shrunk(made.points[take], made)[order]
     house = posed(person, said(person, audio[: frames * CHUNK]), points)
     shown = repainted(person, _played(video, made.picture[take][order]), points, house)

@@ -5,7 +5,7 @@ machine read other files on a stranger's behalf.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -23,6 +23,7 @@ Picture = npt.NDArray[np.uint8]
 """[H, W, 3] RGB."""
 
 FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,h264,hevc,m4v"
+SOUND_FORMATS: Final = f"{FORMATS},wav,w64,aiff,au,caf,mp3,aac,flac,ogg,opus,amr,ac3,eac3,wv,tta,ape"
 SECONDS_MOST: Final = 1200.0
 PIXELS_MOST: Final = 8192 * 8192
 GAP_SECONDS: Final = 0.02
@@ -48,8 +49,7 @@ class Film:
 
 def open_film(path: Path) -> Film:
     """Raises FootageError when there is no video in it."""
-    if not path.is_file():
-        raise FootageError(f"{path} does not exist")
+    check_there([path])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for _, picture in pictures(path):
@@ -60,6 +60,13 @@ def open_film(path: Path) -> Film:
     with _opened(path) as container:
         rate = float(container.streams.video[0].average_rate or container.streams.video[0].guessed_rate or FRAME_RATE)
     return Film(path, width, height, rate, digest)
+
+
+def check_there(paths: Sequence[Path]) -> None:
+    """Before anything is begun. Raises FootageError."""
+    for path in paths:
+        if not path.is_file():
+            raise FootageError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
 
 
 def pictures(path: Path, most_side: int | None = None) -> Iterator[tuple[float, Picture]]:
@@ -92,23 +99,44 @@ def sound(path: Path) -> Floats:
     with _opened(path) as container:
         if not container.streams.audio:
             raise FootageError(f"{path} has no sound: film it with a microphone")
-        began = _first_date(path)
-        stream = container.streams.audio[0]
-        pieces: list[tuple[int, Floats]] = []
-        end = 0
-        rate = stream.codec_context.sample_rate
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-        for frame in _decoded(container, stream):
-            assert isinstance(frame, av.AudioFrame)
-            at = end if frame.time is None else round((frame.time - began) * rate)
-            at = end if pieces and abs(at - end) < GAP_SECONDS * rate else at
-            for block in resampler.resample(frame):
-                piece = block.to_ndarray().reshape(-1).astype(np.float32)
-                pieces.append((at, piece))
-                at += len(piece)
-            end = at
+        return _mono(
+            container, _first_date(path), f"{path} has no sound that can be decoded: export it as MP4 with AAC"
+        )
+
+
+def spoken(path: Path) -> Floats:
+    """[n] at 16 kHz, mono, of any file with sound, from its first sample on."""
+    try:
+        container = av.open(str(path), "r", options={**_OPTIONS, "format_whitelist": SOUND_FORMATS})
+    except (av.error.FFmpegError, OSError) as broken:
+        why = broken.strerror or broken
+        raise FootageError(f"{path} is no sound that can be opened ({why}): export it as WAV") from broken
+    with container:
+        if not container.streams.audio:
+            raise FootageError(f"{path} has no sound in it")
+        return _mono(container, None, f"{path} has no sound that can be decoded: export it as WAV")
+
+
+def _mono(container: "av.container.InputContainer", began: float | None, undecodable: str) -> Floats:
+    """The first sound stream from `began` seconds on, or from its own beginning."""
+    stream = container.streams.audio[0]
+    pieces: list[tuple[int, Floats]] = []
+    end = 0
+    rate = stream.codec_context.sample_rate
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+    for frame in _decoded(container, stream):
+        assert isinstance(frame, av.AudioFrame)
+        if began is None:
+            began = frame.time or 0.0
+        at = end if frame.time is None else round((frame.time - began) * rate)
+        at = end if pieces and abs(at - end) < GAP_SECONDS * rate else at
+        for block in resampler.resample(frame):
+            piece = block.to_ndarray().reshape(-1).astype(np.float32)
+            pieces.append((at, piece))
+            at += len(piece)
+        end = at
     if end <= 0 or end > SECONDS_MOST * 2 * rate:
-        raise FootageError(f"{path} has no sound that can be decoded: export it again as MP4 with AAC")
+        raise FootageError(undecodable)
     whole = np.zeros(end, np.float32)
     for at, piece in pieces:
         piece = piece[max(0, -at) :]

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from models import face
 from models.avatar import write_atomically
 from models.create import agree
-from models.create.film import Film, Floats, FootageError, open_film, sound
+from models.create.film import Film, Floats, FootageError, check_there, open_film, sound
 from models.create.smooth import smoothed
 from models.create.watch import Watched, watch
 from models.rates import CHUNK, FRAME_RATE, MESH_POINTS
@@ -335,6 +335,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def tracked(paths: Sequence[Path], quiet: bool = False, kept: Path | None = None) -> list[Track]:
     """Every video, with a bar for each."""
+    check_there(paths)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -135,7 +135,7 @@ def _thumb(picture: Picture) -> Floats:
 @contextmanager
 def _models(first: Picture | None) -> Iterator[tuple[Any, Any, Any]]:
     """The mesh follows one face. MediaPipe's chatter, which comes with the first picture, is not for the terminal."""
-    with _hushed():
+    with hushed():
         from mediapipe.python.solutions import face_detection, face_mesh, hands  # slow, and only needed here
 
         models = (
@@ -153,7 +153,8 @@ def _models(first: Picture | None) -> Iterator[tuple[Any, Any, Any]]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
+    """Nothing that is written to standard error in this block, by whichever library, is seen."""
     kept = os.dup(2)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from .. import checkpoint, face, losses
 from ..halves import halves
 from ..muon import Muon
-from .patch import SIZES, Patch, sharpened
+from .patch import PAINT, SIZES, Patch, sharpened
 from .placing import CHIN, NOSE_AT, Floats, apply, canon, inverse, towards, warped
 from .raster import ring_distance
 
@@ -370,7 +370,7 @@ class Fitting:
         told = asdict(self.settings)
         for free in ("steps", "checkpoint_every", "sheet_seconds", "patience"):
             del told[free]
-        return {**told, "frames": len(self.footage.patches)}
+        return {**told, "frames": len(self.footage.patches), "widths": list(PAINT)}
 
 
 def picture_cost(said: Tensor, true: Tensor, sketch: Tensor, hole: Tensor) -> Tensor:
@@ -424,7 +424,8 @@ def load(path: Path) -> Patch:
     kept = checkpoint.load(path)
     if kept.facts.get("arch") != "liveface.patch.1":
         raise ValueError(f"{path} holds no patch renderer")
-    renderer = Patch(int(kept.facts["size"]))
+    places = (kept.tensors[f"places.{level}"] for level in range(len(PAINT)))
+    renderer = Patch(int(kept.facts["size"]), [place.shape[1] for place in places])
     counts = {name: tensor for name, tensor in renderer.state_dict().items() if "num_batches" in name}
     renderer.load_state_dict({**counts, **kept.tensors})
     return renderer.eval()

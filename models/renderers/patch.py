@@ -7,6 +7,7 @@ the mean patch, and in maps that say what is usually where. What of a layer can 
 when it is looked at, and nothing is doubled only to be convolved: the same sums, a quarter fewer products.
 """
 
+from collections.abc import Sequence
 from typing import Final, cast
 
 import torch
@@ -23,7 +24,9 @@ SIZES: Final = (128, 192, 256)
 LOOP: Final = (12, 40, 64, 96)
 """Channels of what is known of a loop patch, from half its size to a sixteenth."""
 SKETCH: Final = (16, 32, 48, 64)
-PAINT: Final = (36, 56, 80, 112)
+PAINT: Final = (32, 64, 96, 128)
+"""All but the loop's are sixteens: what a vector of 512 bits holds, and what a convolution rounds up to and computes.
+Older fits have others, which their file tells."""
 BLUR: Final = 1.2
 """Standard deviation in pixels of what sharpening takes away."""
 
@@ -32,8 +35,10 @@ class Patch(Renderer):
     """The person's own, which `fit` finds: `face` [478, 2], the mean face in patch pixels; `mean` [3, S, S]; `hole` and
     `mask` [S, S]; `rest` [57, 2], where lips and jaw usually are; `sharpen`."""
 
-    def __init__(self, size: int = 128) -> None:
+    def __init__(self, size: int = 128, widths: Sequence[int] | None = None) -> None:
+        """`widths`: of the painter, from half its size to a sixteenth."""
         super().__init__(size)
+        widths = widths or PAINT
         if size % 16:
             raise ValueError(f"a patch is some sixteens of pixels wide, not {size}")
         self.looker = nn.ModuleList()
@@ -51,12 +56,12 @@ class Patch(Renderer):
             into = width
         self.painter = nn.ModuleList()
         self.places = nn.ParameterList()
-        for level, width in enumerate(PAINT):
-            below = PAINT[level + 1] if level + 1 < len(PAINT) else 0
+        for level, width in enumerate(widths):
+            below = widths[level + 1] if level + 1 < len(widths) else 0
             self.painter.append(_Brush(LOOP[level], SKETCH[level], below, width))
             side = size >> (level + 1)
             self.places.append(nn.Parameter(torch.zeros(1, width, side, side)))
-        self.writer = nn.Conv2d(PAINT[0], 12, 3, padding=1)
+        self.writer = nn.Conv2d(widths[0], 12, 3, padding=1)
         nn.init.normal_(self.writer.weight, std=1e-3)
         nn.init.zeros_(self.writer.bias)  # type: ignore[arg-type]  # it has one
         self.mean: Tensor
@@ -106,7 +111,7 @@ class Patch(Renderer):
         for layer in self.reader:
             read.append(layer(read[-1]))
         x: Tensor | None = None
-        for level in reversed(range(len(PAINT))):
+        for level in reversed(range(len(self.painter))):
             brush, looked = cast(_Brush, self.painter[level]), rows[f"look_{level}"]
             x = brush(looked if level else brush.looked(looked), read[level + 1], x, self.places[level])
         return F.pixel_shuffle(self.writer(x), 2) + self.mean

@@ -6,6 +6,7 @@ CPU time is compared with CPU time, which a busy machine changes least.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ from models.runtime.ear import LIPS
 from models.runtime.loops import resident_bytes
 from models.runtime.slots import BUCKETS
 
+PLOTS: Final = (".png", ".svg", ".pdf")
 SHARE: Final = 0.6
 """Of a tick of 40 ms: what the model may take, so that encoding and the network have the rest."""
 
@@ -330,6 +332,17 @@ def text(reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
+def undrawable(path: Path) -> str | None:
+    """Why no plot can be drawn there, in a line; asked before minutes are spent on what it would show."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return '--plot needs matplotlib: pip install "liveface[create]"'
+    if path.suffix.lower() not in PLOTS:
+        return f"--plot: {path.name} must end in one of {' '.join(PLOTS)}"
+    if not path.absolute().parent.is_dir():
+        return f"--plot: {path.parent} is no directory"
+    return None
+
+
 def plot(reports: Sequence[Report], path: Path) -> None:
     """Left: a whole step by its rows, measured and fitted, against what a tick allows. Right: where a row's core time
     goes."""
@@ -400,6 +413,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when it was measured, 1 when not, with one line."""
+    refusal = undrawable(arguments.plot) if arguments.plot is not None else None
+    if refusal is not None:
+        print(f"liveface bench runtime: {refusal}", file=sys.stderr)
+        return 1
     batches = [size for size in BUCKETS if size <= arguments.most]
     wants = Wants.FACE if arguments.face_only else Wants.PICTURE | Wants.FACE
     reports: list[Report] = []

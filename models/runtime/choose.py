@@ -79,7 +79,11 @@ def _build_first(packages: Sequence[Path], slots: int) -> None:
 def _module(backend: str) -> Any:
     """Which has `open`, an `OpenRuntime`."""
     if backend in BUILT_IN:
-        return importlib.import_module(f"models.runtime.{backend}")
+        try:
+            return importlib.import_module(f"models.runtime.{backend}")
+        except ModuleNotFoundError as missing:
+            extra = backend if backend == "tensorrt" else "torch"
+            raise RuntimeError(f'{backend} needs {missing.name}: pip install "liveface[{extra}]"') from missing
     if "." in backend:
         return importlib.import_module(backend)
     raise ValueError(f"no backend is called {backend!r}; choose auto or one of: {', '.join(BUILT_IN)}")

@@ -76,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.verb == "list":
             return _list(cache, as_json=arguments.json)
         return _prune(cache, arguments)
+    except ModuleNotFoundError as missing:
+        needed = f'needs {missing.name}: pip install "liveface[tensorrt]"'
+        print(f"liveface engine {arguments.verb}: {needed}", file=sys.stderr)
+        return 1
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"liveface engine {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

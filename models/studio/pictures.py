@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from models.create.watch import hushed
 from models.studio.presenter import Crop, Presenter
 from models.studio.presenter.head import CAMERA, PIVOT
 from models.studio.presenter.render import FOCUS_Z, HALF
@@ -129,7 +130,7 @@ def track(picture: Bytes) -> Floats:
         import mediapipe
     except ImportError as missing:
         raise SystemExit("the studio needs mediapipe to name landmarks: pip install 'liveface[create]'") from missing
-    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
+    with hushed(), mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
         found = mesh.process(picture).multi_face_landmarks
     if not found:
         raise SystemExit("no face was found on the presenter's neutral picture: mend the presenter before shipping it")

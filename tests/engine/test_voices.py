@@ -170,6 +170,16 @@ async def test_a_voice_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytes
         await anext(EspeakNg(program(tmp_path, "exec sleep 60")).speak("hello", "espeak-ng:en"))
 
 
+async def test_a_voice_that_has_just_ended_is_not_killed_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its status would be gone before it is asked for, and the log would speak of an unknown process."""
+    quick = program(tmp_path, "echo Voices available: kal")
+    for _ in range(30):
+        assert [card.name for card in await Flite(quick).voices()] == ["kal (flite)"]
+    assert "Unknown child process" not in caplog.text
+
+
 async def test_a_voice_that_fails_says_so(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match="nothing to say"):
         await anext(EspeakNg(program(tmp_path, "exit 3")).speak("hello", "espeak-ng:en"))

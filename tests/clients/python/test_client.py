@@ -67,6 +67,13 @@ async def test_no_server_is_one_clear_line() -> None:
             pass
 
 
+async def test_an_address_of_another_kind_is_one_clear_line() -> None:
+    with pytest.raises(AvatarClosedError, match="begins with ws://") as refused:
+        async with connect("http://127.0.0.1:8800"):
+            pass
+    assert "\n" not in str(refused.value)
+
+
 async def test_a_server_that_closes_ends_the_iteration(stream: Stream) -> None:
     async with connect(stream.url) as avatar:
         await avatar.say("session.end")

@@ -65,6 +65,11 @@ async def test_what_cannot_be_read_says_how_to_mend_it(tmp_path: Path) -> None:
 
 
 def test_other_waves_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        read_wav(tmp_path / "none.wav")
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(ValueError, match="ends before"):
+        read_wav(tmp_path / "empty.wav")
     with pytest.raises(ValueError, match="16-bit"):
         read_wav(write_wav(tmp_path / "eight.wav", bytes(100), width=1))
     voice = read_wav(write_wav(tmp_path / "good.wav"))

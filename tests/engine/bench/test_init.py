@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -219,3 +220,15 @@ def test_sessions_among_several_avatars(servers, capsys, monkeypatch, tmp_path):
     assert rows[0]["fit"] == int(0.9 * 4000 / (1e3 / 12))
     assert bench.run(parsed("sessions", "--avatars", "2", "--transport", "websocket")) == 1
     assert "--avatars" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["latency", "sessions", "runtime"])
+@pytest.mark.parametrize(("name", "complaint"), [("nowhere/x.png", "is no directory"), ("x.txt", "must end in one of")])
+def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_measured(
+    verb: str, name: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run(parsed(verb, "--plot", str(tmp_path / name))) == 1
+    said = capsys.readouterr()
+    assert complaint in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out

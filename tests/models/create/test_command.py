@@ -114,6 +114,17 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.parametrize("option", ["--report", "--avatars-dir"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_learned(option, tmp_path, capsys):
+    (tmp_path / "film.mp4").touch()
+    (tmp_path / "a file").touch()
+    words = ["create", "anna", str(tmp_path / "film.mp4"), "--synthetic", option, str(tmp_path / "a file" / "there")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "is no directory that you may write to" in said
+    assert said.count("\n") == 1
+
+
 def test_without_consent_nothing_is_even_looked_at(tmp_path, capsys, monkeypatch):
     shoot(tmp_path / "film.mp4", presenter()[:3], hum(0.2))
     monkeypatch.setattr(command, "tracked", lambda *_, **__: pytest.fail("it looked"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.renderers.fit import Clip, Fitting, Progress, Settings, fit, hole_and_mask, load, pose_normal
+from models.renderers.fit import Clip, Fitting, Progress, Settings, fit, hole_and_mask, load, pose_normal, save
+from models.renderers.patch import Patch
 from models.renderers.placing import CHIN, canon
 from tests.models.renderers.people import speaks
 
@@ -66,6 +67,16 @@ def test_what_is_written_paints_what_was_learned(tmp_path: Path) -> None:
     rows = found.look(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
     sketch = found.sketched(found.rest[None])
     torch.testing.assert_close(found.write(rows, sketch), renderer.write(rows, sketch))
+
+
+@torch.no_grad()
+def test_a_fit_of_other_widths_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    older = Patch(128, (36, 56, 80, 112)).eval()
+    save(older, tmp_path / "older.safetensors")
+    found = load(tmp_path / "older.safetensors")
+    rows, sketch = older.look(torch.rand(1, 3, 128, 128)), torch.rand(1, 6, 64, 64)
+    assert torch.equal(found.write(rows, sketch), older.write(rows, sketch))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.rates import POINTS
 from models.renderers import Loop, Renderer
-from models.renderers.patch import Patch, _Brush
+from models.renderers.patch import PAINT, SKETCH, Patch, _Brush
 from tests.models.renderers.people import loop, patch, points
 
 MOST_MACS = 400e6
 """For a patch of 128 pixels: what fits into the bar of 5.5 ms of one core in f32."""
+VECTOR = 16
+"""Floats of 32 bits in 512."""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,10 @@ def test_it_is_as_small_as_the_bar_of_its_cost_allows(renderer: Patch) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         renderer.write(rows, sketch)
     assert 300e6 < counter.get_total_flops() / 2 < MOST_MACS
+
+
+def test_widths_are_what_a_convolution_computes_anyway() -> None:
+    assert all(width % VECTOR == 0 for width in (*SKETCH, *PAINT))
 
 
 @torch.no_grad()

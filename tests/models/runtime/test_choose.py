@@ -25,6 +25,15 @@ def test_an_unknown_name_says_which_there_are() -> None:
         open_runtime("abacus", [], 1)
 
 
+def test_a_backend_whose_library_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(choose.importlib, "import_module", missing)
+    with pytest.raises(RuntimeError, match=r'^graphed needs torch: pip install "liveface\[torch\]"$'):
+        open_runtime("graphed", [], 1)
+
+
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "DRIVERS", (Path("/nowhere"),))

@@ -91,6 +91,17 @@ def test_build_without_tensorrt_says_what_is_missing_in_one_line(
     assert line.startswith("liveface engine build: TensorRT is not installed: pip install")
 
 
+def test_build_without_torch_names_the_extra(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(tensorrt, "open_with", missing)
+    assert command(monkeypatch, "--cache", str(cache.root), "build") == 1
+    assert capsys.readouterr().err == 'liveface engine build: needs torch: pip install "liveface[tensorrt]"\n'
+
+
 def test_building_beside_is_a_process_of_its_own_that_writes_down_what_it_said(tmp_path: Path) -> None:
     process = engines.build_beside([tmp_path / "nobody"], 3, tmp_path / "cache" / "building.log")
     assert process.wait(60) == 1
