@@ -93,11 +93,12 @@ class Gate:
         self._bursts_trusted = True
         self._before = (0.0, 0.0)
         self._level = 0.0
+        self._last: tuple[Floats, float, float] | None = None
         self._closing = len(CLOSING)
 
     def open(self, features: Floats) -> float:
         """Hear one chunk, f32 [640]; get the gain 0…1 that it passes with. `speaking` is set for it."""
-        level, periodicity = measure(features)
+        level, periodicity = self._measured(features)
         self._follow_floor(level, periodicity)
         self._level = level
         above = level - self.floor
@@ -133,10 +134,16 @@ class Gate:
     def quiet(self, features: Floats | None = None) -> bool:
         """Whether a chunk, or else the last one that went in, holds nothing worth hearing, as far as is known now.
         Changes nothing."""
-        level = self._level if features is None else measure(features)[0]
+        level = self._level if features is None else self._measured(features)[0]
         if self.floor == 0.0:
             return level <= QUIETEST_DB  # nothing is known of the room yet
         return level <= max(QUIETEST_DB, self.floor + STAY_ABOVE_FLOOR_DB, self.speech - VOICE_BELOW_SPEECH_DB)
+
+    def _measured(self, features: Floats) -> tuple[float, float]:
+        """Once for a chunk: who is behind asks whether it is quiet first, and has no time for it twice."""
+        if self._last is None or self._last[0] is not features:
+            self._last = features, *measure(features)
+        return self._last[1:]
 
     def _follow_floor(self, level: float, periodicity: float) -> None:
         if self.floor == 0.0:

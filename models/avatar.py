@@ -162,7 +162,9 @@ class Avatar:
 def check_name(name: str) -> str:
     """The same, if it can be an avatar's: it becomes a directory and a part of URLs."""
     if not NAME.fullmatch(name):
-        raise PackageError(f"an avatar's name is 1 to 64 of a-z, 0-9, _ and -, not {name[:80]!r}")
+        known = name.endswith(".avatar") or "/" in name
+        hint = f"; is it a package? liveface avatars install {name[:80]}" if known and name.isprintable() else ""
+        raise PackageError(f"an avatar's name is 1 to 64 of a-z, 0-9, _ and -, not {name[:80]!r}{hint}")
     return name
 
 

@@ -64,6 +64,11 @@ def test_a_packed_one_is_looked_into_and_unpacked(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "third").exists()
 
 
+def test_a_package_that_is_named_where_a_name_is_wanted_is_to_be_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--avatar", "demo.avatar", "--port", "0", "--ws-port", "0"]) == 1
+    assert "liveface avatars install demo.avatar" in capsys.readouterr().err
+
+
 def test_unpacking_into_what_is_there_already_harms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, mine = tmp_path / "demo.avatar", tmp_path / "mine"
     assert main(["avatars", "pack", "demo", str(file)]) == 0
