@@ -5,6 +5,7 @@ graphs. Recurrent graphs are computed in f32; painters in the first precision th
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from models.avatar import Avatar, PackageError, read_avatar
@@ -29,19 +30,25 @@ def assemble(
     precisions: Sequence[str],
     lips: Path = LIPS,
     new_shelf: NewShelf = Shelf,
+    beside: bool = False,
 ) -> Runtime:
     """Raises `RuntimeError` or `PackageError` if a graph is missing or does not answer as the reference did.
 
     `new_ear(slots, lips)` makes the voice encoder for so many slots; `precisions` begins with the one that is best.
+    `beside`: it is made in a thread of its own while loops and mouths are read: not on a GPU, where whatever any thread
+    asks for would be recorded with it.
     """
     avatars = [read_avatar(package) for package in packages]
     learned = [avatar for avatar in avatars if avatar.kind == KIND]
     painted = [avatar.folder for avatar in avatars if avatar.kind != KIND]
     runtimes: list[Runtime] = []
     if painted or not learned:
-        ear = new_ear(max(2, slots), lips)  # the proof takes two sessions; guests reset their slots
+        with ThreadPoolExecutor(1, "voice encoder") as thread:
+            wanted = max(2, slots), lips  # the proof takes two sessions; guests reset their slots
+            coming = thread.submit(new_ear, *wanted) if beside else None
+            presenters = open_presenters(painted, lookahead, painters(make, precisions, slots), new_shelf)
+            ear = new_ear(*wanted) if coming is None else coming.result()
         require_parity(ear, lips.with_name("golden.safetensors"))
-        presenters = open_presenters(painted, lookahead, painters(make, precisions, slots), new_shelf)
         runtimes.append(warm(Plain(presenters, ByVoice(ear, slots))))
     if learned:
         for avatar in learned:

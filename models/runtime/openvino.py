@@ -19,7 +19,7 @@ from models.runtime.stages import on_host
 def open(packages: Sequence[Path], slots: int, lookahead: int | None = None, lips: Path = LIPS) -> Runtime:  # noqa: A001 - the seam's name
     """Raises `RuntimeError` or `PackageError` if a graph is missing or does not answer as the reference did."""
     precisions = list(dict.fromkeys((best_precision(), "f32")))
-    return assemble(packages, slots, lookahead, Ear, on_host(Compiled), precisions, lips, shelf)
+    return assemble(packages, slots, lookahead, Ear, on_host(Compiled), precisions, lips, shelf, beside=True)
 
 
 def shelf(mouths: Mapping[str, Array], similarity: Floats, loop: Pictures) -> CompiledShelf:

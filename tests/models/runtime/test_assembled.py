@@ -1,5 +1,6 @@
 """A runtime out of its parts: which precision serves, and what is refused."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,20 @@ def test_an_ear_that_hears_otherwise_than_the_reference_is_refused(tmp_path: Pat
     package = draw_package(tmp_path / "ellipse")
     with pytest.raises(RuntimeError, match="it differs from the reference by"):
         assemble([package], 1, None, lambda *_: Deaf(), Coarse(), ["f32"], voice / "lips.onnx")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_voice_encoder_is_made_beside_the_rest_only_where_it_may_be(
+    tmp_path: Path, voice: Path, beside: bool
+) -> None:
+    made_in: list[threading.Thread] = []
+
+    def new_ear(slots: int, lips: Path) -> Any:
+        made_in.append(threading.current_thread())
+        raise RuntimeError("lips.onnx is missing")
+
+    package = draw_package(tmp_path / "ellipse")
+    with pytest.raises(RuntimeError, match="is missing"):
+        assemble([package], 1, None, new_ear, Coarse(), ["f32"], voice / "lips.onnx", beside=beside)
+    assert (made_in[0] is not threading.current_thread()) == beside
+    assert not made_in[0].is_alive() or not beside
