@@ -106,8 +106,10 @@ def fit_head(
     trainer = Trainer(config, clips, device)
     try:
         trainer.resume()
-    except (ValueError, RuntimeError):  # of an older version's settings or layers: begun anew
-        shutil.rmtree(out)
+    except (ValueError, RuntimeError) as older:
+        if isinstance(older, RuntimeError) and "state_dict" not in str(older):
+            raise  # a GPU that is full, say: what was learned is kept
+        shutil.rmtree(out)  # of an older version's settings or layers: begun anew
         trainer = Trainer(config, clips, device)
     best_path = out / "best.safetensors"
     best, stale = float("inf"), 0
