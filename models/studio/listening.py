@@ -23,7 +23,7 @@ from models.studio.examination import Report, calibrated, draw_lookaheads, draw_
 from models.studio.festival import FESTIVAL_VOICES, Saying, festival, missing
 from models.studio.lessons import Lesson, lesson
 from models.studio.sentences import pseudo, sentences
-from models.studio.speech import FLITE_VOICES, Espeak, Utterance, augment, flite
+from models.studio.speech import FLITE_VOICES, Espeak, MissingVoiceError, Utterance, augment, flite
 from models.studio.teaching import RATE, Course
 
 UNHEARD = ("slt", "espeak:en-us+quincy", "espeak:en-us+shelby")
@@ -32,8 +32,14 @@ KNOWN = "voices in training, other sentences"
 
 
 def held_out(without: Iterable[str], usual: Sequence[str] = UNHEARD) -> tuple[str, ...]:
-    """The voices that stay unheard besides the usual ones. A synthesiser's name means the whole of it."""
+    """The voices that stay unheard besides the usual ones. A synthesiser's name means the whole of it. Raises
+    MissingVoiceError for a name that is nobody's: it would be heard after all."""
+    without = tuple(without)
     groups = {"flite": FLITE_VOICES, "espeak": ("espeak:",), "festival": ("festival:",)}
+    for name in without:
+        if name not in groups and name not in FLITE_VOICES and not name.startswith(("espeak:", "festival:")):
+            known = ", ".join([*groups, *FLITE_VOICES])
+            raise MissingVoiceError(f"--without {name}: it is none of {known}, espeak:VOICE, festival:VOICE")
     return tuple(dict.fromkeys([*usual, *(name for one in without for name in groups.get(one, (one,)))]))
 
 

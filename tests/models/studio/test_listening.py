@@ -24,6 +24,8 @@ def test_a_whole_synthesiser_can_stay_unheard() -> None:
     assert set(speech.FLITE_VOICES) <= set(held_out(["flite"]))
     assert held_out(["awb", "slt"]) == (*UNHEARD, "awb")
     assert held_out(["festival"], usual=()) == ("festival:",)
+    with pytest.raises(speech.MissingVoiceError, match="--without nobody: it is none of flite, espeak, festival, kal"):
+        held_out(["nobody"])
 
 
 @needs_voices
