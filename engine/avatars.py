@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _run(arguments: argparse.Namespace, shelf: Shelf) -> int:
         case "inspect":
             with _named(shelf, arguments.avatar) as avatar:
                 facts = _facts(avatar)
-            if Path(arguments.avatar).is_file():
+            if _packed(arguments.avatar):
                 facts["folder"] = None
             lines = [json.dumps(facts)] if arguments.json else [f"{name:12} {value}" for name, value in facts.items()]
             print("\n".join(lines))
@@ -71,8 +72,12 @@ def _run(arguments: argparse.Namespace, shelf: Shelf) -> int:
             print(json.dumps({"file": str(arguments.file)}) if arguments.json else f"{avatar.name} → {arguments.file}")
         case "unpack":
             unpack(arguments.file, arguments.folder)
-            avatar = read_avatar(arguments.folder)
-            avatar.verify()
+            try:
+                avatar = read_avatar(arguments.folder)
+                avatar.verify()
+            except PackageError:
+                shutil.rmtree(arguments.folder)  # it is ours: `unpack` made it
+                raise
             print(json.dumps(_facts(avatar)) if arguments.json else f"{avatar.name} → {arguments.folder}")
         case "install":
             avatar = shelf.install(arguments.file)
@@ -80,10 +85,15 @@ def _run(arguments: argparse.Namespace, shelf: Shelf) -> int:
     return 0
 
 
+def _packed(name: str) -> bool:
+    """No avatar's name has a dot or a slash: a file that is called as one does not stand in its way."""
+    return ("." in name or "/" in name) and Path(name).is_file()
+
+
 @contextmanager
 def _named(shelf: Shelf, name: str) -> Iterator[Avatar]:
     path = Path(name)
-    if path.is_file():
+    if _packed(name):
         with tempfile.TemporaryDirectory() as folder:
             unpack(path, Path(folder) / "avatar")
             yield read_avatar(Path(folder) / "avatar")

@@ -23,12 +23,15 @@ Picture = npt.NDArray[np.uint8]
 """[H, W, 3] RGB."""
 
 FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,h264,hevc,m4v"
-SOUND_FORMATS: Final = f"{FORMATS},wav,w64,aiff,au,caf,mp3,aac,flac,ogg,opus,amr,ac3,eac3,wv,tta,ape"
+VIDEO: Final = (FORMATS, "video", "MP4")
+SOUND: Final = (f"{FORMATS},wav,w64,aiff,au,caf,mp3,aac,flac,opus,amr,ac3,eac3,wv,tta,ape", "sound", "WAV")
+"""Which containers, what they are called, and what one is better exported as."""
+
 SECONDS_MOST: Final = 1200.0
 PIXELS_MOST: Final = 8192 * 8192
 GAP_SECONDS: Final = 0.02
 """Sound that is further than this from where the sound before it ended is put where its date says."""
-_OPTIONS: Final = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+_OPTIONS: Final = {"protocol_whitelist": "file"}
 
 
 class FootageError(ValueError):
@@ -106,12 +109,7 @@ def sound(path: Path) -> Floats:
 
 def spoken(path: Path) -> Floats:
     """[n] at 16 kHz, mono, of any file with sound, from its first sample on."""
-    try:
-        container = av.open(str(path), "r", options={**_OPTIONS, "format_whitelist": SOUND_FORMATS})
-    except (av.error.FFmpegError, OSError) as broken:
-        why = broken.strerror or broken
-        raise FootageError(f"{path} is no sound that can be opened ({why}): export it as WAV") from broken
-    with container:
+    with _opened(path, SOUND) as container:
         if not container.streams.audio:
             raise FootageError(f"{path} has no sound in it")
         return _mono(container, None, f"{path} has no sound that can be decoded: export it as WAV")
@@ -177,9 +175,10 @@ def _upright(frame: av.VideoFrame, most_side: int | None) -> Picture:
     return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
 
 
-def _opened(path: Path) -> "av.container.InputContainer":
+def _opened(path: Path, kind: tuple[str, str, str] = VIDEO) -> "av.container.InputContainer":
+    formats, what, better = kind
     try:
-        return av.open(str(path), "r", options=_OPTIONS, metadata_errors="ignore")
+        return av.open(str(path), "r", options={**_OPTIONS, "format_whitelist": formats}, metadata_errors="ignore")
     except (av.error.FFmpegError, OSError) as broken:
         why = broken.strerror or broken
-        raise FootageError(f"{path} is no video that can be opened ({why}): export it again as MP4") from broken
+        raise FootageError(f"{path} is no {what} that can be opened ({why}): export it again as {better}") from broken

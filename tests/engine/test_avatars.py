@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_a_packed_one_is_looked_into_and_unpacked(tmp_path: Path, capsys: pytest
 def test_a_package_that_is_named_where_a_name_is_wanted_is_to_be_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--avatar", "demo.avatar", "--port", "0", "--ws-port", "0"]) == 1
     assert "liveface avatars install demo.avatar" in capsys.readouterr().err
+
+
+def test_a_packed_one_that_was_changed_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "demo.avatar"
+    assert main(["avatars", "pack", "demo", str(file)]) == 0
+    with zipfile.ZipFile(file) as packed, zipfile.ZipFile(tmp_path / "other.avatar", "w") as changed:
+        for name in packed.namelist():
+            changed.writestr(name, packed.read(name) + (b"x" if name == "portrait.jpg" else b""))
+    assert main(["avatars", "unpack", str(tmp_path / "other.avatar"), str(tmp_path / "new")]) == 1
+    assert "portrait.jpg does not match" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_called_as_an_avatar_does_not_stand_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text("notes")
+    assert main(["avatars", "verify", "demo"]) == 0
 
 
 def test_unpacking_into_what_is_there_already_harms_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,12 +139,11 @@ async def _recorded() -> AsyncIterator[bytes]:
 
     wanted: dict[str, Any] = {"channels": 1, "dtype": "int16", "callback": heard}
     try:
-        stream = sounddevice.RawInputStream(MICROPHONE_RATE, MICROPHONE_RATE // 50, **wanted)
-    except sounddevice.PortAudioError as refused:
+        with sounddevice.RawInputStream(MICROPHONE_RATE, MICROPHONE_RATE // 50, **wanted):
+            while True:
+                yield await pieces.get()
+    except sounddevice.PortAudioError as refused:  # to open or to start
         raise ValueError(f"no microphone could be opened ({' '.join(str(refused).split())})") from refused
-    with stream:
-        while True:
-            yield await pieces.get()
 
 
 async def datagrams(host: str, port: int) -> asyncio.DatagramTransport:
